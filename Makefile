@@ -1,0 +1,54 @@
+# Every target sets up what it needs in .venv, once; the second time that costs half a second.
+# PYTHON=python3.11 picks the interpreter when .venv is made; ARGS=... goes to the tool.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench docs clean
+
+PYTHON ?=
+ARGS ?=
+RUN := .venv/bin/python
+
+# $(call setup,OPTIONS): the environment, with these dependency groups.
+define setup
+@python=$$(sh tests/tools/find_python.sh "$(PYTHON)") && "$$python" tests/tools/setup_env.py $(1)
+endef
+
+help: ## Show this list
+	@echo "make TARGET  (what each needs is set up in .venv, once)"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: ## A real model through all four kinds of provider
+	$(call setup,--group demo --lone-group model)
+	$(RUN) docs/tutorials/demo.py $(ARGS)
+
+test: ## Every test (ARGS="-k name" for some)
+	$(call setup,--group test --lone-group model)
+	$(RUN) -m pytest $(ARGS)
+
+lint: ## ruff, its formatter and mypy --strict; changes nothing
+	$(call setup,--group lint)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: ## Let ruff rewrite what it can
+	$(call setup,--group lint)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: ## Every benchmark; the pages go to docs/benchmarks/
+	$(call setup,--group bench --lone-group model)
+	@set -e; for script in tests/bench/[!_]*.py; do \
+		page=docs/benchmarks/$$(basename "$$script" .py).md; \
+		echo "== $$script -> $$page"; \
+		$(RUN) "$$script" --output "$$page" $(ARGS); \
+	done
+
+docs: ## Generate docs/reference/ from the code
+	$(call setup)
+	$(RUN) tests/tools/reference.py docs/reference
+
+clean: ## Remove .venv, caches and build output
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,228 @@
+"""The public functions, bound to the process-wide registry unless one is given.
+
+This is the face for scripts and notebooks. An embedder passes ``registry=`` of its own; no other
+module of the core knows the default one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hardpoint.registry.registry import Registry, default_registry
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    import torch
+
+    from hardpoint.compiler.compile import Options, Progress
+    from hardpoint.interfaces.backend import Precision
+    from hardpoint.interfaces.partitioner import Costs, Objective, Partitioner
+    from hardpoint.interfaces.serializer import Reader
+    from hardpoint.planning.plan import Plan
+    from hardpoint.planning.planner import Targets
+    from hardpoint.program.capture import Dynamic
+    from hardpoint.program.program import Program
+    from hardpoint.runtime.model import CompiledModel
+
+__all__ = [
+    "capture", "compile", "default_registry", "init_process_group", "load", "load_weights",
+    "open_weights", "plan", "save_weights",
+]  # fmt: skip
+
+
+def capture(
+    model: torch.nn.Module | str | Path | Callable[..., Any],
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    *,
+    dynamic: Dynamic = None,
+    name: str = "",
+    registry: Registry | None = None,
+) -> Program:
+    """Capture a model as a program: flat tensors in and out, functional, not decomposed.
+
+    :param model: an ``nn.Module`` with example ``args``/``kwargs``; a local Hugging Face directory;
+        a ``.pt2`` file; ``"module:function"`` or ``"file.py:function"`` (or the function itself)
+        that returns ``(model, example_inputs)`` or ``(model, example_inputs, dynamic_shapes)``.
+    :param dynamic: sizes that may change, by argument name: ``{"x": {0: "batch"}}``; or
+        ``torch.export``'s own ``dynamic_shapes``.
+    :raises CaptureError: the model cannot be captured; says which line and what to change.
+    """
+    from hardpoint.program.sources import capture_source
+
+    return capture_source(
+        model, args, kwargs, dynamic=dynamic, name=name, registry=registry or default_registry()
+    )
+
+
+def plan(
+    program: Program,
+    *,
+    targets: Targets = "auto",
+    objective: Objective = "latency",
+    partitioner: str | Partitioner = "capability",
+    costs: Costs | None = None,
+    registry: Registry | None = None,
+) -> Plan:
+    """Decide where each part of ``program`` runs. ``print`` the result, or ``.save_html(path)``.
+
+    :param targets: ``"auto"``, or ``backend[:device]`` names in order of preference.
+    :raises PlanError: some operation runs on none of the targets.
+    :raises ProviderUnavailable: a target named explicitly is not available here.
+    """
+    from hardpoint.planning.planner import plan_program
+
+    return plan_program(
+        program,
+        registry=registry or default_registry(),
+        targets=targets,
+        objective=objective,
+        partitioner=partitioner,
+        costs_given=costs,
+    )
+
+
+def compile(  # noqa: A001 - the public name, as in torch.compile
+    plan: Plan,
+    *,
+    precision: Precision | Literal["auto"] = "fp32",
+    max_error: float | None = None,
+    options: Options | None = None,
+    isolate: bool = False,
+    timeout: float | None = None,
+    progress: Progress | None = None,
+    registry: Registry | None = None,
+) -> CompiledModel:
+    """Compile ``plan`` and verify it against eager PyTorch on the example inputs.
+
+    :param precision: ``fp32 bf16 fp16 int8 int4w``, or ``"auto"``: the fastest within ``max_error``.
+    :param max_error: greatest accepted error (absolute, relative to magnitudes above 1); by default
+        1e-4 for fp32, 3e-2 for bf16, 1e-2 for fp16, 1e-1 for int8, 2e-1 for int4w.
+    :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
+    :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an error.
+    :raises CompileError: a segment cannot be compiled.
+    :raises VerificationError: the result differs from eager by more than ``max_error``.
+    """
+    from hardpoint.compiler.compile import compile_plan
+
+    return compile_plan(
+        plan,
+        registry=registry or default_registry(),
+        precision=precision,
+        max_error=max_error,
+        options=options,
+        isolate=isolate,
+        timeout=timeout,
+        progress=progress,
+    )
+
+
+def load(
+    path: str | Path,
+    *,
+    fallback: str | Sequence[str] | None = None,
+    verify: Literal["full", "quick"] = "full",
+    registry: Registry | None = None,
+) -> CompiledModel:
+    """Load a package that :meth:`CompiledModel.save` wrote. Never unpickles.
+
+    :param fallback: targets to recompile the program for where a target of the package is missing
+        here; without it that is an error. Taking it gives a warning and an event.
+    :param verify: check every hash (``"full"``), or all but the weights' (``"quick"``).
+    :raises PackageError: damaged or hostile file.
+    :raises ArtifactError: an artifact was made for another machine or version.
+    """
+    from hardpoint.package.package import load_package
+
+    return load_package(
+        Path(path), registry=registry or default_registry(), fallback=fallback, verify=verify
+    )
+
+
+def open_weights(
+    path: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the field's word
+    device: str = "cpu",
+    registry: Registry | None = None,
+) -> Reader:
+    """Open a file of weights: tensor names and sizes at once, data when asked for.
+
+    :raises WeightsError: damaged or hostile file, or of no known format.
+    """
+    from hardpoint.weights import open_weights as opens
+
+    return opens(Path(path), registry=registry or default_registry(), format=format, device=device)
+
+
+def load_weights(
+    path: str | Path,
+    *,
+    mode: Literal["map", "own"] = "map",
+    into: torch.nn.Module | None = None,
+    device: str = "cpu",
+    format: str | None = None,  # noqa: A002
+    strict: bool = True,
+    registry: Registry | None = None,
+) -> Mapping[str, torch.Tensor]:
+    """Load a file of weights; the format is told by content.
+
+    :param mode: ``"map"``: zero-copy views of the mapped file; ``"own"``: private memory.
+    :param into: a module to fill in place, after every name, shape and dtype was checked.
+    :raises WeightsError: damaged or hostile file, or tensors that do not fit ``into``.
+    """
+    from hardpoint.weights import load_weights as loads
+
+    return loads(
+        Path(path), registry=registry or default_registry(), mode=mode, into=into, device=device,
+        format=format, strict=strict,
+    )  # fmt: skip
+
+
+def save_weights(
+    tensors: Mapping[str, torch.Tensor],
+    path: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002
+    metadata: Mapping[str, str] | None = None,
+    registry: Registry | None = None,
+) -> None:
+    """Save tensors atomically; the format is told by ``path``'s suffix unless named.
+
+    :raises WeightsError: a tensor that the format cannot hold.
+    """
+    from hardpoint.weights import save_weights as saves
+
+    saves(
+        tensors,
+        Path(path),
+        registry=registry or default_registry(),
+        format=format,
+        metadata=metadata,
+    )
+
+
+def init_process_group(
+    name: str,
+    *,
+    init_method: str | None = None,
+    store: torch.distributed.Store | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    timeout: timedelta | None = None,
+    config: Mapping[str, object] | None = None,
+    registry: Registry | None = None,
+) -> None:
+    """Make transport ``name`` the default process group of ``torch.distributed``.
+
+    :raises TransportError: the group cannot be made, with the reason.
+    """
+    from hardpoint.bridges.c10d import init_process_group as init
+
+    init(
+        name, registry=registry or default_registry(), init_method=init_method, store=store,
+        rank=rank, world_size=world_size, timeout=timeout, config=config,
+    )  # fmt: skip

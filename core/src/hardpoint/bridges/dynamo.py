@@ -1,0 +1,126 @@
+"""``torch.compile(model, backend="hardpoint")``, through the ``torch_dynamo_backends`` entry point.
+
+Dynamo hands over a graph of the model with real inputs; we capture, plan, compile and verify it.
+Parameters are inputs of that graph, so a later update of them is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hardpoint import api
+from hardpoint.errors import CaptureError, ConfigError, did_you_mean
+from hardpoint.program.capture import capture_module
+
+# Options of ours -> what they mean; as in ``hardpoint.plan`` and ``hardpoint.compile``.
+PLAN_OPTIONS = ("targets", "objective", "partitioner", "registry")
+COMPILE_OPTIONS = ("precision", "max_error", "options", "isolate", "timeout", "registry")
+
+
+def hardpoint(
+    module: torch.fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+) -> Callable[..., Any]:
+    """Compile one Dynamo graph; ``torch.compile(model, backend="hardpoint", options={...})``.
+
+    :param options: ``targets objective partitioner precision max_error options isolate timeout``,
+        as in :func:`hardpoint.plan` and :func:`hardpoint.compile`; ``registry`` for embedders.
+    :raises ConfigError: an option that does not exist, or ``mode=``, which is Inductor's.
+    """
+    known = {*PLAN_OPTIONS, *COMPILE_OPTIONS}
+    given = dict(options or {})
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise ConfigError(
+            f"backend 'hardpoint' has no option {unknown[0]!r}",
+            remedy=did_you_mean(unknown[0], known),
+        )
+    if mode is not None:
+        raise ConfigError(
+            f"backend 'hardpoint' has no mode {mode!r}",
+            remedy="use options={'targets': ..., 'precision': ...}",
+        )
+    return _compile(module, example_inputs, given)
+
+
+def _compile(
+    module: torch.fx.GraphModule, examples: Sequence[Any], options: Mapping[str, Any]
+) -> Callable[..., Any]:
+    shapes = [_symbolic_shape(n) for n in module.graph.nodes if n.op == "placeholder"]
+    tensors = [i for i, e in enumerate(examples) if isinstance(e, torch.Tensor)]
+    sizes = {i: _carrier(e, shapes) for i, e in enumerate(examples) if isinstance(e, torch.SymInt)}
+    fixed = {i: e for i, e in enumerate(examples) if i not in sizes and i not in tensors}
+    dynamic = tuple(
+        {d: torch.export.Dim.DYNAMIC for d, s in enumerate(shapes[i]) if isinstance(s, torch.SymInt)}
+        for i in tensors
+    )
+    wrapper = _TensorsOnly(module, len(examples), tensors, sizes, fixed).eval()
+    # Dynamo is tracing now; capture must not find its context and take it for our own.
+    with torch._guards.tracing(None):
+        program = capture_module(
+            wrapper,
+            [examples[i].detach().clone() for i in tensors],
+            dynamic=dynamic,
+            name="graph",
+        )
+        plan = api.plan(program, **{k: v for k, v in options.items() if k in PLAN_OPTIONS})
+        wanted = {k: v for k, v in options.items() if k in COMPILE_OPTIONS}
+        compiled = api.compile(plan, **wanted)
+
+    def call(*inputs: Any) -> Any:
+        return compiled(*[inputs[i] for i in tensors])
+
+    return call
+
+
+class _TensorsOnly(torch.nn.Module):
+    """Calls Dynamo's graph with tensors alone: its size arguments are read off the tensors."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        count: int,
+        tensors: Sequence[int],
+        sizes: Mapping[int, tuple[int, int]],
+        fixed: Mapping[int, object],
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self._count, self._tensors, self._sizes, self._fixed = count, tensors, sizes, fixed
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        """The graph's own tuple of results."""
+        inputs: list[Any] = [None] * self._count
+        for i, tensor in zip(self._tensors, tensors, strict=True):
+            inputs[i] = tensor
+        for i, (tensor_index, dim) in self._sizes.items():
+            inputs[i] = inputs[tensor_index].shape[dim]
+        for i, value in self._fixed.items():
+            inputs[i] = value
+        return self.module(*inputs)
+
+
+def _symbolic_shape(node: torch.fx.Node) -> tuple[Any, ...]:
+    """The placeholder's sizes as Dynamo knows them: numbers and symbols."""
+    return tuple(getattr(node.meta.get("example_value"), "shape", ()))
+
+
+def _carrier(size: torch.SymInt, shapes: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
+    """The (input, dimension) that has this size.
+
+    :raises CaptureError: none has; Dynamo passed a number that no tensor carries.
+    """
+    for i, shape in enumerate(shapes):
+        for d, candidate in enumerate(shape):
+            if isinstance(candidate, torch.SymInt) and candidate.node.expr == size.node.expr:
+                return i, d
+    raise CaptureError(
+        f"the graph takes the number {size.node.expr}, which is no tensor's size",
+        remedy="pass it as a 0-d tensor, or mark it static: torch.compile(..., dynamic=False)",
+    )

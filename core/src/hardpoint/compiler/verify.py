@@ -1,0 +1,92 @@
+"""Compare compiled segments with eager PyTorch, and say where they part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from hardpoint.errors import VerificationError
+from hardpoint.interfaces.backend import Precision
+from hardpoint.numerics import EQUAL, Difference, compare
+from hardpoint.planning.plan import Segment
+from hardpoint.planning.validate import check_outputs
+from hardpoint.runtime.step import OpenedSegment
+
+# Accepted where the caller names no limit: rounding of the arithmetic, with room for depth.
+DEFAULT_MAX_ERROR: Mapping[Precision, float] = {
+    "fp32": 1e-4,
+    "bf16": 3e-2,
+    "fp16": 1e-2,
+    "int8": 1e-1,
+    "int4w": 2e-1,
+}
+
+
+def verify_segment(
+    segment: Segment,
+    opened: OpenedSegment,
+    reference: Mapping[str, torch.Tensor],
+    max_error: float,
+) -> Difference:
+    """Run one segment on reference inputs and compare what it gives.
+
+    :raises VerificationError: an error above ``max_error``; names segment, operator and figures.
+    :raises ContractViolation: results of a wrong number, shape or dtype.
+    """
+    inputs = [reference[name].to(segment.device.torch_device) for name in segment.inputs]
+    before = [t.clone() for t in inputs]
+    expected = {name: reference[name] for name in segment.outputs}
+    try:
+        outputs = opened.call(moves=segment.device.torch_device != "cpu")(*inputs)
+    except Exception as error:
+        raise opened.failure(error) from error
+    check_outputs(outputs, expected, opened.provider, opened.origin)
+    for name, was, now in zip(segment.inputs, before, inputs, strict=True):
+        if compare(now, was).error != 0:
+            raise VerificationError(
+                f"segment {segment.id} changes its input {name} on {opened.target}",
+                provider=opened.provider, origin=opened.origin,
+                remedy="leave that target out, and report it to the plugin's author",
+            )  # fmt: skip
+    worst = EQUAL
+    for (name, want), got in zip(expected.items(), outputs, strict=True):
+        difference = compare(got, want)
+        if not difference.error <= max_error:
+            raise VerificationError(
+                f"segment {segment.id} gives wrong numbers on {opened.target}: error "
+                f"{difference.error:.3g} in {name}, at most {max_error:.3g} is allowed",
+                provider=opened.provider, origin=opened.origin,
+                cause=f"cosine {difference.cosine:.6f}, mean error {difference.mean:.3g}; the "
+                f"segment runs {_operators(segment)}",
+                remedy="leave that target out of targets=, ask for another precision=, or allow "
+                "more with max_error=",
+            )  # fmt: skip
+        if difference.error >= worst.error:
+            worst = difference
+    return worst
+
+
+def summarize(
+    results: Sequence[tuple[str, Difference]],
+    segments: Mapping[str, Difference],
+    max_error: float,
+    precision: Precision,
+    shapes: Sequence[Sequence[int]],
+) -> dict[str, object]:
+    """The figures that go into the package and before the user."""
+    return {
+        "max_error": max((d.error for _, d in results), default=0.0),
+        "allowed": max_error,
+        "precision": precision,
+        "inputs": [list(s) for s in shapes],
+        "results": {name: d.to_json() for name, d in results},
+        "segments": {name: d.to_json() for name, d in segments.items()},
+        "reference": f"eager PyTorch {torch.__version__} on the captured program",
+    }
+
+
+def _operators(segment: Segment) -> str:
+    shown = list(segment.operators)[:6]
+    more = len(segment.operators) - len(shown)
+    return ", ".join(shown) + (f" and {more} more kinds" if more else "")

@@ -1,0 +1,113 @@
+"""All hook specs, and nothing else.
+
+Three ``firstresult`` specs for each kind of provider, called on *one* named provider at a time, and
+one broadcast spec for observers. A plugin marks its functions with ``hardpoint.hookimpl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from hardpoint.events import Event
+    from hardpoint.interfaces.backend import Backend, BackendInfo
+    from hardpoint.interfaces.partitioner import Partitioner, PartitionerInfo
+    from hardpoint.interfaces.probe import Probe, ProbeRequest
+    from hardpoint.interfaces.serializer import Serializer, SerializerInfo
+    from hardpoint.interfaces.transport import Transport, TransportInfo
+
+PROJECT = "hardpoint"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class SerializerSpec:
+    """Reads and writes files of weights."""
+
+    @hookspec(firstresult=True)
+    def hardpoint_serializer_info(self) -> SerializerInfo:
+        """What this serializer is, and which contract minor it needs."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_serializer_probe(self, request: ProbeRequest) -> Probe:
+        """Whether it can work here. Never raises for something missing: says so in the reason."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_serializer_open(self, config: Mapping[str, object]) -> Serializer:
+        """Import what is heavy and return the serializer."""
+        raise NotImplementedError
+
+
+class BackendSpec:
+    """Compiles and runs segments on hardware."""
+
+    @hookspec(firstresult=True)
+    def hardpoint_backend_info(self) -> BackendInfo:
+        """What this backend is, its precisions, and which contract minor it needs."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_backend_probe(self, request: ProbeRequest) -> Probe:
+        """Available with devices, or unavailable with a reason. Never raises without hardware."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_backend_open(self, config: Mapping[str, object]) -> Backend:
+        """Import the SDK and return the backend."""
+        raise NotImplementedError
+
+
+class PartitionerSpec:
+    """Decides which node of a program runs on which target."""
+
+    @hookspec(firstresult=True)
+    def hardpoint_partitioner_info(self) -> PartitionerInfo:
+        """What this partitioner is, and which contract minor it needs."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_partitioner_probe(self, request: ProbeRequest) -> Probe:
+        """Whether it can work here (a solver may be missing)."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_partitioner_open(self, config: Mapping[str, object]) -> Partitioner:
+        """Return the partitioner."""
+        raise NotImplementedError
+
+
+class TransportSpec:
+    """Moves tensors between ranks."""
+
+    @hookspec(firstresult=True)
+    def hardpoint_transport_info(self) -> TransportInfo:
+        """What this transport is, its devices, and which contract minor it needs."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_transport_probe(self, request: ProbeRequest) -> Probe:
+        """Whether it can work here, with a reason where not."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def hardpoint_transport_open(self, config: Mapping[str, object]) -> Transport:
+        """Import what is heavy and return the transport."""
+        raise NotImplementedError
+
+
+class ObserverSpec:
+    """Watches; cannot change anything."""
+
+    @hookspec
+    def hardpoint_event(self, event: Event) -> None:
+        """Called for every event: discovered, loaded, failed, planned, compiled, ran, fell back."""
+        raise NotImplementedError
+
+
+SPECS = (SerializerSpec, BackendSpec, PartitionerSpec, TransportSpec, ObserverSpec)

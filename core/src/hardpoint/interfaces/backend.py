@@ -1,0 +1,127 @@
+"""Backends compile segments and run them on hardware."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+from hardpoint.interfaces.probe import Device
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int4w"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendInfo:
+    """What a backend is and can do; data, so that the host need not open it to know.
+
+    :param requires_api: (major, minor) of the contract it was written for; no default on purpose.
+    :param precisions: what :class:`CompileOptions` may ask for; ``fp32`` means "as the program is".
+    :param options: name -> one line of help, for every backend-specific option.
+    :param strided_inputs: its executables honour the strides of their inputs. Where false, the
+        runtime hands it contiguous tensors only.
+    :param unverified: why its results are not proven on real hardware, or ``""``.
+    """
+
+    requires_api: tuple[int, int]
+    summary: str
+    precisions: tuple[Precision, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+    strided_inputs: bool = False
+    unverified: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Which nodes of a program a backend can run.
+
+    :param supported: names of nodes (``torch.fx.Node.name``).
+    :param unsupported: name of node -> the reason, in words.
+    """
+
+    supported: frozenset[str]
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What the caller wants of one segment.
+
+    :param precision: arithmetic to compute in. A backend that does not declare it refuses.
+    :param example_inputs: real inputs of this segment, recorded on the caller's examples: for
+        calibration, for compilers that trace, and for sizing. May be empty.
+    :param backend: the backend's own options, as declared in :attr:`BackendInfo.options`.
+    """
+
+    precision: Precision = "fp32"
+    example_inputs: Sequence[torch.Tensor] = ()
+    backend: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a backend compiled a segment into: all that :meth:`Backend.load` needs, nothing pickled.
+
+    :param format: the backend's own name and version of it, e.g. ``"hardpoint-cpu/eager/1"``.
+    :param files: name -> bytes. In a loaded package these are read-only views of the mapped file.
+    :param weights: name -> tensor. Kept out of ``files`` so that a package stores each weight once,
+        whatever the number of artifacts (and of programs) that use it, and maps it when loaded.
+    :param metadata: JSON-serializable facts, e.g. versions and the instruction set it was built for.
+    """
+
+    format: str
+    files: Mapping[str, bytes | memoryview] = field(default_factory=dict)
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+class Executable(ABC):
+    """An opened artifact, ready to be called, from any thread."""
+
+    @abstractmethod
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run. Inputs were checked by the runtime. Outputs stay valid after the next call."""
+
+    def close(self) -> None:
+        """Let go of device memory and handles. Safe to call twice."""
+        return None
+
+
+class Backend(ABC):
+    """One backend, opened."""
+
+    @abstractmethod
+    def devices(self) -> Sequence[Device]:
+        """The devices that can be targeted, the preferred one first."""
+
+    @abstractmethod
+    def support(self, program: ExportedProgram, device: Device) -> Support:
+        """Which compute nodes of ``program`` this device can run.
+
+        Looks at each node's arguments and dtypes, not at its operator's name alone. Every compute
+        node (``hardpoint.planning.compute_nodes``) stands in exactly one of the two answers.
+        """
+
+    @abstractmethod
+    def compile(
+        self, program: ExportedProgram, device: Device, options: CompileOptions
+    ) -> Artifact:
+        """Compile a segment. Its user inputs and outputs are tensors, flat and in order.
+
+        Buffers are constants here: mutated ones come in as inputs and leave as outputs.
+
+        :raises CompileError: with the reason in words.
+        """
+
+    @abstractmethod
+    def load(self, artifact: Artifact, device: Device) -> Executable:
+        """Open an artifact that :meth:`compile` made, maybe in another process or machine.
+
+        :raises ArtifactError: it was made for another device or version, with the reason.
+        """

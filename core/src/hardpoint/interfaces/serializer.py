@@ -1,0 +1,121 @@
+"""Serializers read and write files of weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+Index = tuple["int | slice", ...] | int | slice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SerializerInfo:
+    """What a serializer is.
+
+    :param requires_api: (major, minor) of the contract it was written for; no default on purpose.
+    :param suffixes: file suffixes it usually has, e.g. ``(".safetensors", ".safetensors.index.json")``.
+    :param magic: whether it can tell its files by their content (:meth:`Serializer.recognizes`).
+    :param can_save: whether it writes as well as reads.
+    """
+
+    requires_api: tuple[int, int]
+    summary: str
+    suffixes: tuple[str, ...]
+    can_save: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a file, known without reading its data.
+
+    :param dtype: PyTorch's name without ``torch.``, e.g. ``"bfloat16"``.
+    :param shape: sizes, outermost first.
+    :param nbytes: bytes in the file.
+    :param file: the file that holds it (a shard, or the file itself).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    file: str
+
+
+class Reader(Mapping[str, TensorInfo], ABC):
+    """An open file of weights: a mapping from tensor name to :class:`TensorInfo`, plus the data.
+
+    Close it, or use it as a context manager; tensors already handed out stay valid.
+    """
+
+    @property
+    @abstractmethod
+    def metadata(self) -> Mapping[str, str]:
+        """The file's own free-form metadata."""
+
+    @abstractmethod
+    def tensor(self, name: str) -> torch.Tensor:
+        """The whole tensor; zero-copy where the format allows it.
+
+        :raises WeightsError: no such tensor.
+        """
+
+    @abstractmethod
+    def slice(self, name: str, index: Index) -> torch.Tensor:
+        """``tensor(name)[index]``, reading no more bytes than that needs.
+
+        :raises WeightsError: no such tensor, or an index outside it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file. Safe to call twice."""
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[str]:
+        """Tensor names, in the file's order."""
+
+
+class Serializer(ABC):
+    """Reads and writes one format."""
+
+    @abstractmethod
+    def recognizes(self, path: Path) -> bool:
+        """Whether ``path`` is a file (or index, or directory) of this format, told by its content."""
+
+    @abstractmethod
+    def open(self, path: Path, *, device: str = "cpu") -> Reader:
+        """Open ``path`` for reading.
+
+        :raises WeightsError: damaged or hostile file.
+        """
+
+    @abstractmethod
+    def save(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        path: Path,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write ``tensors`` to ``path`` atomically: the old file, or the whole new one, is there.
+
+        :raises WeightsError: a tensor that the format cannot hold.
+        """

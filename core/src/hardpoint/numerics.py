@@ -1,0 +1,59 @@
+"""How far two tensors are apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far a tensor is from its reference.
+
+    :param error: greatest absolute difference, divided by the reference's greatest magnitude where
+        that is above 1; infinite where NaN, infinities or exact (integer, bool) values differ.
+    :param mean: mean absolute difference. :param cosine: of the flattened tensors (1 is equal).
+    """
+
+    error: float
+    mean: float
+    cosine: float
+
+    def to_json(self) -> dict[str, object]:
+        """JSON-serializable; an infinite error is written as a string."""
+        error = self.error if math.isfinite(self.error) else "inf"
+        return {"error": error, "mean": self.mean, "cosine": self.cosine}
+
+
+EQUAL = Difference(0.0, 0.0, 1.0)
+DIFFERENT = Difference(math.inf, math.inf, 0.0)
+
+
+def compare(value: torch.Tensor, reference: torch.Tensor) -> Difference:
+    """The difference of two tensors of one shape and dtype, computed in float64."""
+    if value.shape != reference.shape or value.dtype != reference.dtype:
+        return DIFFERENT
+    if value.numel() == 0:
+        return EQUAL
+    value, reference = value.detach().cpu(), reference.detach().cpu()
+    if not (value.is_floating_point() or value.is_complex()):
+        return EQUAL if torch.equal(value, reference) else DIFFERENT
+    wide = torch.complex128 if value.is_complex() else torch.float64
+    a, b = value.to(wide).flatten(), reference.to(wide).flatten()
+    finite = torch.isfinite(b)
+    if not torch.equal(torch.isfinite(a), finite):
+        return DIFFERENT
+    odd_a, odd_b = a[~finite], b[~finite]
+    if not torch.equal(torch.isnan(odd_a), torch.isnan(odd_b)) or not torch.equal(
+        odd_a[~torch.isnan(odd_a)], odd_b[~torch.isnan(odd_b)]
+    ):
+        return DIFFERENT
+    a, b = a[finite], b[finite]
+    if a.numel() == 0:
+        return EQUAL
+    gap = (a - b).abs()
+    norms = float(a.norm() * b.norm())
+    cosine = float(torch.dot(a.conj(), b).real) / norms if norms else float(torch.equal(a, b))
+    return Difference(float(gap.max()) / max(1.0, float(b.abs().max())), float(gap.mean()), cosine)

@@ -1,0 +1,34 @@
+"""How a bad package is refused: always one :class:`PackageError`, whatever was wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hardpoint.errors import PackageError
+
+AGAIN = "get the file again from where it was made; if it is bad there too, save it again"
+
+
+class Malformed(Exception):
+    """Inside this package: the cause in words, raised where the path of the file is not known."""
+
+    def __init__(self, cause: str, *, remedy: str = AGAIN) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.remedy = remedy
+
+
+def unusable(path: Path | str, cause: str, *, remedy: str = AGAIN) -> PackageError:
+    """The error for a package that must not be used."""
+    return PackageError(f"{path} is not a usable package", cause=cause, remedy=remedy)
+
+
+@contextmanager
+def refusing(path: Path | str) -> Iterator[None]:
+    """Turn :class:`Malformed` into the :class:`PackageError` that names the file."""
+    try:
+        yield
+    except Malformed as error:
+        raise unusable(path, error.cause, remedy=error.remedy) from None

@@ -1,0 +1,227 @@
+"""From a program and the installed providers to a plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from hardpoint.errors import (
+    ConfigError,
+    HardpointError,
+    PlanError,
+    ProviderFailed,
+    ProviderUnavailable,
+    did_you_mean,
+)
+from hardpoint.events import Event
+from hardpoint.interfaces.kinds import Target
+from hardpoint.interfaces.partitioner import (
+    OBJECTIVES,
+    Costs,
+    Objective,
+    Partitioner,
+    TargetInfo,
+)
+from hardpoint.interfaces.probe import Device
+from hardpoint.planning import costs, validate
+from hardpoint.planning.extract import extract, pieces
+from hardpoint.planning.plan import Cost, Plan, Segment
+from hardpoint.planning.segments import cut
+from hardpoint.program.program import Program, held_tensors
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+    from hardpoint.planning.extract import Piece
+    from hardpoint.registry.registry import Registry
+
+Targets = Literal["auto"] | str | Target | Sequence[str | Target]
+
+
+def plan_program(
+    program: Program,
+    *,
+    registry: Registry,
+    targets: Targets = "auto",
+    objective: Objective = "latency",
+    partitioner: str | Partitioner = "capability",
+    costs_given: Costs | None = None,
+) -> Plan:
+    """Decide where each part of ``program`` runs.
+
+    :param targets: ``"auto"`` (every available backend; those on other devices than the CPU first,
+        then by name), one target, or several in order of preference.
+    :param partitioner: a provider's name, or an object of the interface.
+    :raises PlanError: some operation runs on none of the targets.
+    :raises ProviderUnavailable: a target named explicitly is not available here, with the reason.
+    """
+    if objective not in OBJECTIVES:
+        raise ConfigError(
+            f"{objective!r} is no objective", remedy=did_you_mean(objective, OBJECTIVES)
+        )
+    if targets == "auto":
+        wanted, skipped = automatic_targets(registry)
+    else:
+        named = [targets] if isinstance(targets, (str, Target)) else list(targets)
+        wanted, skipped = [Target.parse(t) for t in named], []
+    if not wanted:
+        raise PlanError(
+            "there is no target to plan for",
+            cause="; ".join(f"{name}: {why}" for name, why in skipped) or "no backend is installed",
+            remedy='install one, e.g. pip install "hardpoint[standard]"; `hardpoint doctor` tells more',
+        )
+    candidates = [candidate(program, t, registry) for t in dict.fromkeys(wanted)]
+    validate.check_coverage(program.exported, candidates)
+    name, origin, decider = _partitioner(partitioner, registry)
+    given = costs_given or Costs()
+    try:
+        answer = decider.partition(program.exported, candidates, objective, given)
+    except HardpointError:
+        raise
+    except Exception as error:
+        raise ProviderFailed(
+            "a partitioner failed", provider=name, origin=origin,
+            cause=f"{type(error).__name__}: {error}", remedy="choose another with partitioner=",
+        ) from error  # fmt: skip
+    assignment = validate.check_assignment(answer, program.exported, candidates, name, origin)
+    plan = Plan(
+        program=program,
+        segments=_segments(program, assignment.targets, candidates, registry, given),
+        candidates=tuple(candidates),
+        objective=objective,
+        partitioner=f"{name} ({origin})" if origin else name,
+        skipped=tuple(skipped),
+        reasons=dict(assignment.reasons),
+        basis=f"{costs.BASIS}; seconds: {given.basis}" if given.node_seconds else costs.BASIS,
+    )
+    registry.emit(
+        Event("planned", name, {"program": program.name, "segments": len(plan.segments),
+                                "targets": [str(t) for t in plan.targets]})
+    )  # fmt: skip
+    return plan
+
+
+def automatic_targets(registry: Registry) -> tuple[list[Target], list[tuple[str, str]]]:
+    """Every available backend's first device, accelerators first; and what was left out, with why."""
+    found = registry.available("backend")
+    ready = sorted(
+        found.ready,
+        key=lambda item: (
+            item[1].devices[0].torch_device == "cpu" if item[1].devices else True,
+            item[0],
+        ),
+    )
+    return [Target(name) for name, _ in ready], list(found.skipped)
+
+
+def find_device(registry: Registry, target: Target) -> Device:
+    """The device that ``target`` names.
+
+    :raises ProviderUnavailable: the backend is not available here, or has no such device.
+    """
+    provider = f"backend:{target.backend}"
+    if target.rank is not None:
+        raise PlanError(
+            f"target {target} names a rank", remedy="plan each rank's program in its own process"
+        )
+    probe = registry.probe("backend", target.backend)
+    if not probe.available:
+        raise ProviderUnavailable(
+            f"target {target} is not available here", provider=provider,
+            origin=origin_of(registry, "backend", target.backend),
+            cause=probe.reason, remedy=probe.remedy or "choose another target",
+        )  # fmt: skip
+    if not target.device and probe.devices:
+        return probe.devices[0]
+    for device in probe.devices:
+        if device.id == target.device:
+            return device
+    raise ProviderUnavailable(
+        f"target {target} names a device that is not here", provider=provider,
+        origin=origin_of(registry, "backend", target.backend),
+        cause=f"devices found: {', '.join(d.id for d in probe.devices) or 'none'}",
+        remedy=did_you_mean(target.device, [d.id for d in probe.devices]) or "choose another target",
+    )  # fmt: skip
+
+
+def candidate(program: Program, target: Target, registry: Registry) -> TargetInfo:
+    """``target`` with its device and what it can run of ``program``."""
+    device = find_device(registry, target)
+    provider, origin = f"backend:{target.backend}", origin_of(registry, "backend", target.backend)
+    backend = registry.open("backend", target.backend)
+    try:
+        support = backend.support(program.exported, device)
+    except HardpointError:
+        raise
+    except Exception as error:
+        raise ProviderFailed(
+            "a backend could not say what it supports", provider=provider, origin=origin,
+            cause=f"{type(error).__name__}: {error}", remedy="leave it out of targets=",
+        ) from error  # fmt: skip
+    return TargetInfo(
+        target, device, validate.check_support(support, program.exported, provider, origin)
+    )
+
+
+def origin_of(registry: Registry, kind: Literal["backend", "partitioner"], name: str) -> str:
+    """``distribution version`` of a provider, for messages."""
+    record = registry.record(kind, name)
+    return f"{record.dist} {record.version}".strip()
+
+
+def _partitioner(wanted: str | Partitioner, registry: Registry) -> tuple[str, str, Partitioner]:
+    if isinstance(wanted, Partitioner):
+        return f"partitioner:{type(wanted).__name__}", "", wanted
+    opened = registry.open("partitioner", wanted)
+    return f"partitioner:{wanted}", origin_of(registry, "partitioner", wanted), opened
+
+
+def _segments(
+    program: Program,
+    assigned: dict[str, Target] | object,
+    candidates: Sequence[TargetInfo],
+    registry: Registry,
+    given: Costs,
+) -> tuple[Segment, ...]:
+    groups = cut(program.exported, assigned)  # type: ignore[arg-type]
+    made = pieces(program.exported, [nodes for _, nodes in groups])
+    devices = {c.target: c.device for c in candidates}
+    segments = []
+    for i, ((target, nodes), piece) in enumerate(zip(groups, made, strict=True)):
+        strided = registry.info("backend", target.backend).strided_inputs
+        part = extract(program.exported, piece, contiguous=not strided)
+        segments.append(
+            Segment(
+                id=f"s{i}",
+                target=target,
+                device=devices[target],
+                nodes=tuple(n.name for n in nodes),
+                inputs=tuple(n.name for n in piece.inputs),
+                outputs=tuple(n.name for n in piece.outputs),
+                program=part,
+                operators=dict(Counter(_operator(n) for n in nodes).most_common()),
+                cost=_cost(program, piece, nodes, target, given),
+            )
+        )
+    return tuple(segments)
+
+
+def _operator(node: Node) -> str:
+    packet = getattr(node.target, "overloadpacket", None)
+    return str(packet) if packet is not None else getattr(node.target, "__name__", str(node.target))
+
+
+def _cost(
+    program: Program, piece: Piece, nodes: Sequence[Node], target: Target, given: Costs
+) -> Cost:
+    held = held_tensors(program.exported)
+    weights = {held[n.name].untyped_storage()._cdata: held[n.name].nbytes for n in piece.lifted}
+    seconds = given.node_seconds
+    return Cost(
+        flops=costs.total_flops(nodes),
+        weight_bytes=sum(weights.values()),
+        input_bytes=sum(map(costs.value_bytes, piece.inputs)),
+        output_bytes=sum(map(costs.value_bytes, piece.outputs)),
+        seconds=None if seconds is None else sum(seconds(n, target) for n in nodes),
+    )

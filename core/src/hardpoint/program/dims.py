@@ -1,0 +1,99 @@
+"""Sizes of dynamic dimensions, as small data: an integer, a symbol, or an expression of them.
+
+``torch.export`` writes sizes as sympy expressions. A package must not need sympy to check a call,
+and must not evaluate strings from a file, so an expression is a tuple ``(operator, left, right)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Union
+
+from hardpoint.errors import HardpointError
+
+if TYPE_CHECKING:
+    import sympy
+
+Dim = Union[int, str, tuple["str | Dim", ...]]
+MAX_DEPTH = 32
+
+_OPERATORS = {
+    "+": lambda a, b: a + b,
+    "*": lambda a, b: a * b,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "**": lambda a, b: a**b if 0 <= b <= 8 else _refuse(f"exponent {b}"),
+    "min": min,
+    "max": max,
+}
+_SYMPY = {
+    "Add": "+", "Mul": "*", "FloorDiv": "//", "CleanDiv": "//", "Mod": "%", "PythonMod": "%",
+    "Pow": "**", "Min": "min", "Max": "max",
+}  # fmt: skip
+
+
+class DimError(HardpointError):
+    """A size expression that cannot be described or evaluated."""
+
+
+def _refuse(what: str) -> int:
+    raise DimError(f"a size expression holds {what}")
+
+
+def from_sympy(expr: sympy.Expr, names: Mapping[str, str]) -> Dim:
+    """Describe a sympy size; ``names`` maps sympy's symbols to ours.
+
+    :raises DimError: an operator outside ``+ * // % ** min max``.
+    """
+    if expr.is_Integer:
+        return int(expr)
+    if expr.is_Symbol:
+        return names.get(str(expr), str(expr))
+    operator = _SYMPY.get(type(expr).__name__)
+    if operator is None or len(expr.args) < 2:
+        raise DimError(f"a size is {expr}, which hardpoint cannot describe")
+    result = from_sympy(expr.args[0], names)
+    for argument in expr.args[1:]:
+        result = (operator, result, from_sympy(argument, names))
+    return result
+
+
+def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
+    """The size, given its symbols' sizes.
+
+    :raises KeyError: an unknown symbol. :raises DimError: a division by zero or a huge exponent.
+    """
+    if isinstance(dim, int):
+        return dim
+    if isinstance(dim, str):
+        return sizes[dim]
+    operator, left, right = dim
+    a, b = evaluate(left, sizes), evaluate(right, sizes)
+    if operator in ("//", "%") and b == 0:
+        raise DimError(f"{render(dim)} divides by zero")
+    return _OPERATORS[str(operator)](a, b)
+
+
+def render(dim: Dim) -> str:
+    """For people: ``batch``, ``2*seq``."""
+    if not isinstance(dim, tuple):
+        return str(dim)
+    operator, left, right = dim
+    if operator in ("min", "max"):
+        return f"{operator}({render(left)}, {render(right)})"
+    sides = [f"({render(s)})" if isinstance(s, tuple) else render(s) for s in (left, right)]
+    return f"{sides[0]}{operator}{sides[1]}"
+
+
+def from_json(data: object, depth: int = 0) -> Dim:
+    """Read a size from a file that nobody vouches for.
+
+    :raises DimError: it is not what ``json`` makes of a :data:`Dim`.
+    """
+    if type(data) is int and data >= -(2**62):
+        return data
+    if isinstance(data, str) and data.isidentifier():
+        return data
+    if isinstance(data, list) and len(data) == 3 and data[0] in _OPERATORS and depth < MAX_DEPTH:
+        return (str(data[0]), from_json(data[1], depth + 1), from_json(data[2], depth + 1))
+    raise DimError(f"a size is malformed: {str(data)[:80]}")

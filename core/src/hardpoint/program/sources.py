@@ -1,0 +1,163 @@
+"""Find the model: a module, a function that makes one, a Hugging Face directory, or a file."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hardpoint.errors import CaptureError, did_you_mean
+from hardpoint.events import Event
+from hardpoint.program.capture import Dynamic, capture_module
+from hardpoint.program.program import Program
+
+if TYPE_CHECKING:
+    from hardpoint.registry.registry import Registry
+
+_FORMS = (
+    "pass an nn.Module with example inputs, a Hugging Face directory (config.json and weights), a "
+    ".pt2 file, or 'module:function' / 'file.py:function'"
+)
+
+
+def capture_source(
+    model: torch.nn.Module | str | Path | Callable[..., Any],
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    *,
+    dynamic: Dynamic = None,
+    name: str = "",
+    registry: Registry,
+) -> Program:
+    """Capture whatever names a model; see :func:`hardpoint.capture`.
+
+    :raises CaptureError: it names nothing, or the model cannot be captured.
+    """
+    if isinstance(model, torch.nn.Module):
+        program = capture_module(model, args, kwargs, dynamic=dynamic, name=name)
+    elif isinstance(model, (str, Path)):
+        program = _from_text(str(model), args, kwargs, dynamic, name, registry)
+    elif callable(model):
+        label = name or getattr(model, "__name__", "model")
+        program = _from_function(model, label, args, kwargs, dynamic)
+    else:
+        raise CaptureError(f"{type(model).__name__} is no model", remedy=_FORMS)
+    registry.emit(
+        Event(
+            "captured",
+            data={"program": program.name, "nodes": len(program.exported.graph.nodes)},
+        )
+    )
+    return program
+
+
+def _from_text(
+    text: str,
+    args: Sequence[object],
+    kwargs: Mapping[str, object] | None,
+    dynamic: Dynamic,
+    name: str,
+    registry: Registry,
+) -> Program:
+    path = Path(text)
+    if path.is_dir():
+        from hardpoint.program.huggingface import capture_directory
+
+        return capture_directory(
+            path, args, kwargs, dynamic=dynamic, name=name, registry=registry
+        )
+    if path.is_file() and path.suffix == ".pt2":
+        from hardpoint.package.program_file import read_program_file
+
+        return read_program_file(path, name=name)
+    where, _, function = text.rpartition(":")
+    if where and function.isidentifier():
+        made = getattr(_module(where), function, None)
+        if made is None or not callable(made):
+            known = [n for n, v in vars(_module(where)).items() if callable(v)]
+            raise CaptureError(
+                f"{where} has no function {function!r}", remedy=did_you_mean(function, known)
+            )
+        return _from_function(made, name or function, args, kwargs, dynamic)
+    raise CaptureError(f"there is no model at {text!r}", remedy=_FORMS)
+
+
+def _module(where: str) -> Any:
+    """The module named by a dotted path or a ``.py`` file."""
+    path = Path(where)
+    try:
+        if path.suffix != ".py":
+            return importlib.import_module(where)
+        if not path.is_file():
+            raise CaptureError(f"there is no file {where}", remedy="check the path")
+        loaded = sys.modules.get(path.stem)
+        if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):
+            return loaded
+        spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+        if spec is None or spec.loader is None:
+            raise CaptureError(f"{where} is not Python", remedy="name a .py file")
+        module = importlib.util.module_from_spec(spec)
+        # Registered like a normal import, so that classes defined there can be found again.
+        sys.modules[path.stem] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[path.stem]
+            raise
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise CaptureError(
+            f"{where} cannot be imported",
+            cause=f"{type(error).__name__}: {error}",
+            remedy="run it with python alone first; for a file give its path with .py",
+        ) from error
+    return module
+
+
+def _from_function(
+    function: Callable[..., Any],
+    name: str,
+    args: Sequence[object],
+    kwargs: Mapping[str, object] | None,
+    dynamic: Dynamic,
+) -> Program:
+    made = function()
+    if isinstance(made, torch.nn.Module):
+        made = (made, args if not kwargs else (tuple(args), dict(kwargs)))
+    if (
+        not isinstance(made, tuple)
+        or len(made) not in (2, 3)
+        or not isinstance(made[0], torch.nn.Module)
+    ):
+        raise CaptureError(
+            f"{name}() returned {_describe(made)}",
+            remedy="return (model, example_inputs) or (model, example_inputs, dynamic_shapes)",
+        )
+    model, examples = made[0], made[1]
+    shapes = made[2] if len(made) == 3 and dynamic is None else dynamic
+    call_args, call_kwargs = _examples(examples)
+    return capture_module(model, call_args, call_kwargs, dynamic=shapes, name=name)
+
+
+def _examples(examples: Any) -> tuple[tuple[object, ...], dict[str, object]]:
+    """``(args, kwargs)`` from what a function gave: a tensor, a tuple, a dict, or both."""
+    if isinstance(examples, torch.Tensor):
+        return (examples,), {}
+    if isinstance(examples, Mapping):
+        return (), dict(examples)
+    both = isinstance(examples, tuple) and len(examples) == 2
+    if both and isinstance(examples[0], (tuple, list)) and isinstance(examples[1], dict):
+        return tuple(examples[0]), dict(examples[1])
+    return tuple(examples), {}
+
+
+def _describe(made: object) -> str:
+    if isinstance(made, tuple):
+        return f"a tuple of {', '.join(type(m).__name__ for m in made)}"
+    return type(made).__name__

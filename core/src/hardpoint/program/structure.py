@@ -1,0 +1,223 @@
+"""Nested inputs and outputs, described without any of the model's code.
+
+A program takes and gives flat tensors. How they hang together (dict, tuple, dataclass ...) is
+described here, as data that goes into a package, so that a package runs where the model's own
+classes are not installed. No torch import: packages are inspected without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Union
+
+from hardpoint.errors import HardpointError
+
+Scalar = Union[None, bool, int, float, str]
+MAX_DEPTH = 64
+
+
+class StructureError(HardpointError):
+    """An object is nested in a way that cannot be described."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leaf:
+    """The ``index``-th tensor; with ``scalar`` it was (and becomes again) a Python number."""
+
+    index: int
+    scalar: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that was fixed when the model was captured."""
+
+    value: Scalar
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Items:
+    """A ``list`` or ``tuple``."""
+
+    kind: str
+    items: tuple[Node, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fields:
+    """A ``dict``, a named tuple, or a dataclass: names and children.
+
+    :param cls: ``module:qualname`` of the original class, or ``""`` for a plain dict.
+    :param mapping: instances are also mappings (``transformers``' outputs are).
+    """
+
+    cls: str
+    names: tuple[str | int, ...]
+    items: tuple[Node, ...]
+    mapping: bool = False
+
+
+Node = Union[Leaf, Constant, Items, Fields]
+
+
+class Record(dict[object, object]):
+    """Stands in for a class that is not importable here: a dict with attribute access."""
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"no field {name!r}; fields: {', '.join(map(str, self))}"
+            ) from None
+
+
+def class_path(cls: type) -> str:
+    """``module:qualname``, as stored in :attr:`Fields.cls`."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _is_namedtuple(value: object) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields")
+
+
+def flatten(
+    value: object,
+    leaf: Callable[[object, str], Node | None],
+    path: str = "",
+    depth: int = 0,
+) -> Node:
+    """Describe ``value``; ``leaf(x, path)`` turns what is not a container into a node.
+
+    :raises StructureError: a type that can be neither described nor rebuilt, or deeper than 64.
+    """
+    if depth > MAX_DEPTH:
+        raise StructureError(f"{path or 'the value'} is nested deeper than {MAX_DEPTH} levels")
+
+    def down(item: object, name: object) -> Node:
+        return flatten(item, leaf, f"{path}.{name}" if path else str(name), depth + 1)
+
+    node = leaf(value, path)
+    if node is not None:
+        return node
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return Constant(value)
+    cls = type(value)
+    if cls in (list, tuple):
+        items = tuple(down(item, i) for i, item in enumerate(value))  # type: ignore[arg-type, var-annotated]
+        return Items(cls.__name__, items)
+    if _is_namedtuple(value):
+        names: tuple[str | int, ...] = value._fields  # type: ignore[attr-defined]
+        items = tuple(down(getattr(value, str(n)), n) for n in names)
+        return Fields(class_path(cls), names, items)
+    if dataclasses.is_dataclass(value):
+        names = tuple(f.name for f in dataclasses.fields(value))
+        items = tuple(down(getattr(value, str(n)), n) for n in names)
+        return Fields(class_path(cls), names, items, isinstance(value, Mapping))
+    if isinstance(value, Mapping) and all(isinstance(k, (str, int)) for k in value):
+        names = tuple(value)
+        return Fields("", names, tuple(down(value[n], n) for n in names))
+    raise StructureError(
+        f"{path or 'the value'} is a {class_path(cls)}, which hardpoint cannot take apart",
+        remedy="use tensors, numbers, None, list, tuple, dict, named tuples or dataclasses; for a "
+        "Hugging Face cache object, capture with use_cache=False or pass the tensors themselves",
+    )
+
+
+def unflatten(node: Node, leaf: Callable[[Leaf], object], *, classes: bool = True) -> object:
+    """Rebuild the value. Original classes are used only where their module is imported already.
+
+    Nothing is imported here: a file must not choose which module this process imports. Only
+    dataclasses and named tuples are ever called. ``classes=False`` gives plain records always.
+    """
+    if isinstance(node, Leaf):
+        return leaf(node)
+    if isinstance(node, Constant):
+        return node.value
+    values = [unflatten(item, leaf, classes=classes) for item in node.items]
+    if isinstance(node, Items):
+        return tuple(values) if node.kind == "tuple" else values
+    fields = dict(zip(node.names, values, strict=True))
+    if not node.cls:
+        return fields
+    cls = find_class(node) if classes else None
+    if cls is None:
+        shown = {k: v for k, v in fields.items() if v is not None} if node.mapping else fields
+        return Record(shown)
+    return cls(**{str(k): v for k, v in fields.items()})
+
+
+def find_class(node: Fields) -> Callable[..., object] | None:
+    """The original class, if its module is imported and it is what the description says."""
+    module, _, qualname = node.cls.partition(":")
+    found: object = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, type):
+        return None
+    if issubclass(found, tuple) and getattr(found, "_fields", None) == node.names:
+        return found
+    if dataclasses.is_dataclass(found):
+        init = tuple(f.name for f in dataclasses.fields(found) if f.init)
+        if set(node.names) <= set(init):
+            return found
+    return None
+
+
+def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Leaf | Constant]]:
+    """Every leaf and constant with its dotted path, in order."""
+    if isinstance(node, (Leaf, Constant)):
+        yield path, node
+        return
+    names = node.names if isinstance(node, Fields) else range(len(node.items))
+    for name, item in zip(names, node.items, strict=True):
+        yield from leaves(item, f"{path}.{name}" if path else str(name))
+
+
+def to_json(node: Node) -> object:
+    """The description as JSON-serializable data; :func:`from_json` reads it back."""
+    if isinstance(node, Leaf):
+        return {"scalar" if node.scalar else "tensor": node.index}
+    if isinstance(node, Constant):
+        return {"constant": node.value}
+    items = [to_json(item) for item in node.items]
+    if isinstance(node, Items):
+        return {node.kind: items}
+    described: dict[str, object] = {"fields": list(node.names), "items": items}
+    if node.cls:
+        described |= {"class": node.cls, "mapping": node.mapping}
+    return described
+
+
+def from_json(data: object, depth: int = 0) -> Node:
+    """Read a description from a file that nobody vouches for.
+
+    :raises StructureError: it is not what :func:`to_json` writes.
+    """
+    if depth > MAX_DEPTH or not isinstance(data, dict):
+        raise StructureError("a description of inputs or outputs is malformed or too deep")
+    for key, scalar in (("tensor", False), ("scalar", True)):
+        if data.keys() == {key} and type(data[key]) is int and data[key] >= 0:
+            return Leaf(data[key], scalar)
+    if data.keys() == {"constant"} and isinstance(
+        data["constant"], (type(None), bool, int, float, str)
+    ):
+        return Constant(data["constant"])
+    for kind in ("list", "tuple"):
+        if data.keys() == {kind} and isinstance(data[kind], list):
+            return Items(kind, tuple(from_json(item, depth + 1) for item in data[kind]))
+    names, items = data.get("fields"), data.get("items")
+    cls, mapping = data.get("class", ""), data.get("mapping", False)
+    if (
+        data.keys() <= {"fields", "items", "class", "mapping"}
+        and isinstance(names, list)
+        and isinstance(items, list)
+        and len(names) == len(items) == len(set(map(repr, names)))
+        and all(isinstance(n, str) or type(n) is int for n in names)
+        and isinstance(cls, str)
+        and isinstance(mapping, bool)
+    ):
+        return Fields(cls, tuple(names), tuple(from_json(i, depth + 1) for i in items), mapping)
+    raise StructureError(f"a description of inputs or outputs is malformed: {sorted(data)[:8]}")

@@ -1,0 +1,151 @@
+"""Reading what is installed, from metadata alone: nothing of a plugin is imported.
+
+One pass over ``importlib.metadata.distributions`` serves all kinds. Names and versions are read
+from the first header lines by hand, because parsing whole METADATA files as e-mail, README
+included, costs more than all the rest.
+
+The formats: https://packaging.python.org/specifications/entry-points/ and /core-metadata/.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hardpoint.interfaces.kinds import KINDS, Kind
+from hardpoint.registry.reserved import normalize
+
+PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+# Far beyond any Name and Version line: both are among the first three of every known build tool.
+_HEADER_CHARS = 16_384
+_HEADER_LINE = re.compile(r"^(name|version)[ \t]*:[ \t]*(.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_OBJECT = re.compile(r"(?P<module>\w+(?:\.\w+)*)(?:\s*:\s*(?P<attr>\w+(?:\.\w+)*))?\s*(?:\[.*\])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One entry point: a distribution's claim to provide ``kind:name``.
+
+    :param major: of the contract, from the group's name.
+    :param value: what the entry point refers to, as written.
+    :param module: the module to import, or ``""`` if ``value`` is malformed.
+    :param attr: dotted attribute in it that is the plugin, or ``""`` for the module itself.
+    """
+
+    kind: Kind
+    name: str
+    major: int
+    value: str
+    module: str
+    attr: str
+    dist: str
+    version: str
+    files: metadata.Distribution
+
+    @property
+    def key(self) -> str:
+        """``kind:name``."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def origin(self) -> str:
+        """``distribution version``."""
+        return f"{self.dist} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What one pass found.
+
+    :param claims: in the order of the search path.
+    :param problems: distributions and lines that were left out, and why.
+    """
+
+    claims: tuple[Claim, ...]
+    problems: tuple[str, ...]
+
+
+def scan(path: Sequence[str] | None, prefix: str) -> Scan:
+    """Read the metadata of every distribution on ``path`` (default: ``sys.path``).
+
+    The first distribution of a name hides later ones, as it does for imports, even if only the
+    later one has our entry points.
+    """
+    found = metadata.distributions() if path is None else metadata.distributions(path=list(path))
+    claims: list[Claim] = []
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for dist in found:
+        try:
+            header = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+            points = dist.read_text("entry_points.txt") or ""
+        except (OSError, UnicodeError) as error:
+            problems.append(f"{_where(dist)}: unreadable metadata: {type(error).__name__}: {error}")
+            continue
+        name, version = parse_header(header)
+        if not name:
+            problems.append(f"{_where(dist)}: its metadata has no Name")
+            continue
+        normalized, folder = normalize(name), str(dist.locate_file(""))
+        if normalized in seen:
+            # Two in one folder are a broken upgrade, and which one comes first is chance.
+            if seen[normalized] == folder:
+                problems.append(f"{name}: installed twice in {folder}; reinstall it")
+            continue
+        seen[normalized] = folder
+        if f"{prefix}." not in points:
+            continue
+        for entry in parse_entry_points(points, prefix):
+            if isinstance(entry, str):
+                problems.append(f"{name} {version}: {entry}")
+            else:
+                claims.append(Claim(*entry, name, version, dist))
+    return Scan(tuple(claims), tuple(problems))
+
+
+Entry = tuple[Kind, str, int, str, str, str]
+
+
+def parse_entry_points(text: str, prefix: str) -> Iterator[Entry | str]:
+    """Our entries of an entry_points.txt, as the first six fields of :class:`Claim`.
+
+    A line that names no provider comes as a sentence that says so.
+    """
+    group = re.compile(rf"{re.escape(prefix)}\.({'|'.join(KINDS)})\.v([0-9]{{1,4}})")
+    ours: re.Match[str] | None = None
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if line.startswith("[") and line.endswith("]"):
+            ours = group.fullmatch(line[1:-1].strip())
+            continue
+        if ours is None or not line or line.startswith(("#", ";")):
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not PROVIDER_NAME.fullmatch(name):
+            yield (
+                f"entry_points.txt line {number}: {line!r} does not name a provider "
+                "(letters, digits, '_', '.' and '-', then '= module')"
+            )
+            continue
+        target = _OBJECT.fullmatch(value)
+        module, attr = (target["module"], target["attr"] or "") if target else ("", "")
+        kind: Kind = ours[1]  # type: ignore[assignment]  # the pattern lists the kinds
+        yield kind, name, int(ours[2]), value, module, attr
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """Name and Version (``"0"`` where absent) from a METADATA file's header."""
+    header = re.split(r"\r?\n\r?\n", text[:_HEADER_CHARS], maxsplit=1)[0]
+    fields: dict[str, str] = {}
+    for match in _HEADER_LINE.finditer(header):
+        fields.setdefault(match[1].lower(), match[2].rstrip("\r"))
+    return fields.get("name", ""), fields.get("version", "") or "0"
+
+
+def _where(dist: metadata.Distribution) -> str:
+    """A way to find a distribution that cannot tell its name."""
+    # There is no public way to the dist-info folder itself; its parent is the next best.
+    return str(getattr(dist, "_path", dist.locate_file("")))

@@ -1,0 +1,1 @@
+"""Running compiled segments: ``check`` the call, ``schedule`` what happens, ``model`` does it."""

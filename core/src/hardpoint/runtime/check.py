@@ -1,0 +1,122 @@
+"""Check a call's tensors against the signature, once for each set of sizes.
+
+The runtimes underneath do not: AOTInductor reads out of bounds on a wrong size and reinterprets the
+bits of a wrong dtype, OpenVINO casts in silence (research/backends.md, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hardpoint.errors import InputError
+from hardpoint.program import dims
+from hardpoint.program.signature import Signature, TensorSpec
+
+# So many different sets of sizes are remembered as good; then the memory starts afresh.
+REMEMBERED = 4096
+
+
+class InputCheck:
+    """Callable on the flat inputs of a call; remembers the sizes that were good."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._dtypes = tuple(getattr(torch, spec.dtype) for spec in signature.inputs)
+        self._good: set[tuple[object, ...]] = set()
+
+    def __call__(self, inputs: Sequence[object]) -> bool:
+        """Whether these sizes were seen before.
+
+        :raises InputError: a tensor of another dtype, rank, size, device or layout.
+        """
+        try:
+            key = tuple([(t.shape, t.dtype, t.device, t.layout) for t in inputs])  # type: ignore[attr-defined]
+        except AttributeError:
+            key = None
+        if key is not None and key in self._good:
+            return True
+        self._check(inputs)
+        if len(self._good) >= REMEMBERED:
+            self._good.clear()
+        if key is not None:
+            self._good.add(key)
+        return False
+
+    def _check(self, inputs: Sequence[object]) -> None:
+        found: dict[str, tuple[int, str]] = {}
+        later: list[tuple[TensorSpec, int, int]] = []
+        for spec, dtype, tensor in zip(self._signature.inputs, self._dtypes, inputs, strict=True):
+            self._check_kind(spec, dtype, tensor)
+            for dim, (want, size) in enumerate(zip(spec.shape, tensor.shape, strict=True)):  # type: ignore[attr-defined]
+                if isinstance(want, int):
+                    if size != want:
+                        raise self._wrong(
+                            spec, f"dimension {dim} is {size}, it must be {want}", tensor
+                        )
+                elif isinstance(want, str):
+                    self._bind(spec, dim, want, size, found, tensor)
+                else:
+                    later.append((spec, dim, size))
+        sizes = {name: size for name, (size, _) in found.items()}
+        for spec, dim, size in later:
+            want = spec.shape[dim]
+            expected = dims.evaluate(want, sizes)
+            if size != expected:
+                raise InputError(
+                    f"input {spec.name}: dimension {dim} is {size}, it must be "
+                    f"{dims.render(want)} = {expected}",
+                    remedy=f"the program takes {self._signature.describe_arguments()}",
+                )
+
+    def _check_kind(self, spec: TensorSpec, dtype: torch.dtype, tensor: object) -> None:
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(
+                f"input {spec.name} is {type(tensor).__name__}, it must be a tensor",
+                remedy=f"the program takes {self._signature.describe_arguments()}",
+            )
+        if tensor.layout is not torch.strided:
+            raise self._wrong(spec, f"its layout is {tensor.layout}, it must be dense", tensor)
+        if tensor.dtype is not dtype:
+            name = str(tensor.dtype).removeprefix("torch.")
+            raise self._wrong(
+                spec, f"its dtype is {name}, it must be {spec.dtype}", tensor,
+                f"convert it yourself: {spec.name.rpartition('.')[2]}.to(torch.{spec.dtype})",
+            )  # fmt: skip
+        if tensor.dim() != len(spec.shape):
+            raise self._wrong(
+                spec, f"it has {tensor.dim()} dimensions, it must have {len(spec.shape)}", tensor
+            )
+        if tensor.device.type != torch.device(spec.device).type:
+            raise self._wrong(
+                spec, f"it is on {tensor.device}, it must be on {spec.device}", tensor,
+                f"move it yourself: .to({spec.device!r})",
+            )  # fmt: skip
+
+    def _bind(
+        self, spec: TensorSpec, dim: int, name: str, size: int,
+        found: dict[str, tuple[int, str]], tensor: object,
+    ) -> None:  # fmt: skip
+        if name in found:
+            before, where = found[name]
+            if before != size:
+                raise self._wrong(
+                    spec, f"dimension {dim} ({name}) is {size}, but {where} has {before}", tensor
+                )
+            return
+        least, greatest = self._signature.symbols.get(name, (0, None))
+        if size < least or (greatest is not None and size > greatest):
+            to = "any" if greatest is None else greatest
+            raise self._wrong(
+                spec, f"dimension {dim} ({name}) is {size}, it must be {least} to {to}", tensor
+            )
+        found[name] = (size, f"{spec.name} (dimension {dim})")
+
+    def _wrong(self, spec: TensorSpec, cause: str, tensor: object, remedy: str = "") -> InputError:
+        shape = list(getattr(tensor, "shape", ()))
+        return InputError(
+            f"input {spec.name}: {cause}",
+            cause=f"got a tensor of shape {shape}, the program takes {spec}",
+            remedy=remedy or "pass another tensor, or capture again with that size dynamic",
+        )

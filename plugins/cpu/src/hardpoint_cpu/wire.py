@@ -1,0 +1,292 @@
+"""The file ``graph.json``: a graph as data, bounded and without pickle.
+
+One JSON object: ``format``, ``inputs`` (how many), ``weights`` (their names), ``ops`` (operator
+names, each once), ``nodes`` (``[op, args]`` or ``[op, args, kwargs]``), ``outputs``, and
+``graphs``: the sub-graphs of control flow, each an object of the same kind. Values are numbered:
+first the inputs, then one for each node. Arguments are JSON values; what JSON lacks is an object
+with one key, e.g. ``{"v": 7}`` (value 7), ``{"w": 0}`` (weight 0), ``{"dtype": "float32"}``.
+PyTorch's own format holds the same facts; reading it costs far more, because it rebuilds symbolic
+shapes that running does not need (measured: see the README).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from hardpoint_cpu.operators import Operators, UnknownOperator
+from hardpoint_cpu.origin import artifact_error, compile_error
+from hardpoint_cpu.segment import Segment
+
+FORMAT = 1
+FILE = "graph.json"
+_LIMIT = 256 * 1024 * 1024  # bytes of JSON; a graph of 100,000 nodes takes about 10 MB
+_NAMED = {
+    "dtype": torch.dtype,
+    "layout": torch.layout,
+    "memory_format": torch.memory_format,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Argument: the value with this number."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Argument: the weight with this number."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sub:
+    """Argument: the sub-graph with this number."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of an operator."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A graph as read: ``inputs`` values come in, each step makes the next, ``outputs`` go out."""
+
+    inputs: int
+    weights: tuple[str, ...]
+    steps: tuple[Step, ...]
+    outputs: Any
+    graphs: tuple[Recipe, ...]
+
+
+def encode(segment: Segment, operators: Operators) -> bytes:
+    """``segment``'s graph as a file.
+
+    :raises CompileError: it holds something that the format, or this backend, does not.
+    """
+    order = {attribute: i for i, attribute in enumerate(segment.weights)}
+    data = _Writer(operators, order).graph(segment.graph, segment.subgraphs)
+    data["format"] = FORMAT
+    data["weights"] = [name for name, _ in segment.weights.values()]
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).encode()
+
+
+class _Writer:
+    def __init__(self, operators: Operators, weights: Mapping[str, int]) -> None:
+        self._operators = operators
+        self._weights = weights
+
+    def graph(self, graph: Graph, subgraphs: Mapping[str, GraphModule]) -> dict[str, Any]:
+        """One graph, its sub-graphs inside."""
+        numbers: dict[Node, dict[str, int]] = {}
+        ops: dict[str, int] = {}
+        nodes: list[list[Any]] = []
+        graphs: list[dict[str, Any]] = []
+        outputs: Any = []
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                numbers[node] = {"v": len(numbers)}
+        inputs = count = len(numbers)
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                target = str(node.target)
+                if target in self._weights:
+                    numbers[node] = {"w": self._weights[target]}
+                else:
+                    numbers[node] = {"g": len(graphs)}
+                    graphs.append(self._sub(subgraphs[target]))
+            elif node.op == "call_function":
+                try:
+                    op = ops.setdefault(self._operators.name(node.target), len(ops))
+                    entry = [op, [self._argument(a, numbers) for a in node.args]]
+                    if node.kwargs:
+                        entry.append(
+                            {k: self._argument(v, numbers) for k, v in node.kwargs.items()}
+                        )
+                except UnknownOperator as error:
+                    raise compile_error(
+                        f"node {node.name!r} cannot be compiled", cause=str(error)
+                    ) from error
+                numbers[node] = {"v": count}
+                count += 1
+                nodes.append(entry)
+            elif node.op == "output":
+                outputs = self._argument(node.args[0], numbers)
+        return {
+            "inputs": inputs,
+            "ops": list(ops),
+            "nodes": nodes,
+            "outputs": outputs,
+            "graphs": graphs,
+        }
+
+    def _sub(self, module: GraphModule) -> dict[str, Any]:
+        inner = {n: m for n, m in module.named_children() if isinstance(m, GraphModule)}
+        return _Writer(self._operators, {}).graph(module.graph, inner)
+
+    def _argument(self, value: Any, numbers: Mapping[Node, dict[str, int]]) -> Any:
+        """One argument as JSON."""
+        if isinstance(value, Node):
+            return numbers[value]
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else {"float": repr(value)}
+        if isinstance(value, complex):
+            return {"complex": [repr(value.real), repr(value.imag)]}
+        if isinstance(value, list):
+            return [self._argument(v, numbers) for v in value]
+        if isinstance(value, tuple):
+            return {"tuple": [self._argument(v, numbers) for v in value]}
+        if isinstance(value, dict):
+            return {"dict": {str(k): self._argument(v, numbers) for k, v in value.items()}}
+        if isinstance(value, torch.device):
+            if value.type != "cpu":
+                raise UnknownOperator(f"it asks for the device {value}")
+            return {"device": "cpu"}
+        for tag, kind in _NAMED.items():
+            if isinstance(value, kind):
+                return {tag: str(value).removeprefix("torch.")}
+        raise UnknownOperator(f"its argument {value!r} is a {type(value).__name__}")
+
+
+def decode(data: bytes | memoryview, operators: Operators) -> Recipe:
+    """Read a file that :func:`encode` made, trusting nothing in it.
+
+    :raises ArtifactError: damaged, hostile, of another format, or naming unknown operators.
+    """
+    try:
+        if len(data) > _LIMIT:
+            raise _Damaged(f"it has {len(data)} bytes, the limit is {_LIMIT}")
+        parsed = json.loads(bytes(data))
+        found = parsed.get("format") if isinstance(parsed, dict) else None
+        if found != FORMAT:
+            raise _Damaged(f"it is of format {found!r}, this version reads {FORMAT}")
+        weights = parsed.get("weights")
+        if not isinstance(weights, list) or not all(isinstance(w, str) for w in weights):
+            raise _Damaged("its weights are not a list of names")
+        return _Reader(operators, tuple(weights)).recipe(parsed)
+    except UnknownOperator as error:
+        raise artifact_error(
+            f"{FILE} cannot run here",
+            cause=str(error),
+            remedy="compile the segment again with this version",
+        ) from error
+    except (_Damaged, ValueError, RecursionError) as error:
+        raise artifact_error(
+            f"{FILE} is damaged", cause=str(error), remedy="compile the segment again"
+        ) from error
+
+
+class _Damaged(Exception):
+    """The file does not hold what it should; the text says what."""
+
+
+class _Reader:
+    def __init__(self, operators: Operators, weights: tuple[str, ...]) -> None:
+        self._operators = operators
+        self._weights = weights
+
+    def recipe(self, data: object) -> Recipe:
+        """One graph, checked."""
+        inputs = _field(data, "inputs", int)
+        if isinstance(inputs, bool) or not 0 <= inputs <= 1_000_000:
+            raise _Damaged(f"a graph has {inputs!r} inputs")
+        inner = _Reader(self._operators, ())
+        graphs = tuple(inner.recipe(g) for g in _field(data, "graphs", list))
+        functions = [self._operators.find(_text(name)) for name in _field(data, "ops", list)]
+        steps: list[Step] = []
+        for i, entry in enumerate(_field(data, "nodes", list)):
+            if not isinstance(entry, list) or len(entry) not in (2, 3):
+                raise _Damaged(f"node {i} is not [op, args, kwargs]")
+            op, args, kwargs = entry[0], entry[1], entry[2] if len(entry) == 3 else {}
+            if type(op) is not int or not 0 <= op < len(functions):
+                raise _Damaged(f"node {i} names operator {op!r} of {len(functions)}")
+            if not isinstance(args, list) or not isinstance(kwargs, dict):
+                raise _Damaged(f"node {i} has no arguments")
+            known = (inputs + i, len(graphs))
+            steps.append(
+                Step(
+                    functions[op],
+                    tuple(self._argument(a, known) for a in args),
+                    {_identifier(k): self._argument(v, known) for k, v in kwargs.items()},
+                )
+            )
+        outputs = self._argument(data["outputs"], (inputs + len(steps), len(graphs)))  # type: ignore[index]
+        return Recipe(inputs, self._weights, tuple(steps), outputs, graphs)
+
+    def _argument(self, value: Any, known: tuple[int, int]) -> Any:
+        """One argument; ``known`` values and sub-graphs exist so far."""
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if isinstance(value, list):
+            return [self._argument(v, known) for v in value]
+        if not isinstance(value, dict) or len(value) != 1:
+            raise _Damaged("an argument is neither a value nor one tagged value")
+        [(tag, inside)] = value.items()
+        if tag == "v":
+            return Value(_number(inside, known[0], "value"))
+        if tag == "w":
+            return Weight(_number(inside, len(self._weights), "weight"))
+        if tag == "g":
+            return Sub(_number(inside, known[1], "sub-graph"))
+        if tag == "tuple" and isinstance(inside, list):
+            return tuple(self._argument(v, known) for v in inside)
+        if tag == "dict" and isinstance(inside, dict):
+            return {k: self._argument(v, known) for k, v in inside.items()}
+        return _constant(tag, inside)
+
+
+def _constant(tag: str, inside: Any) -> Any:
+    """A constant that JSON has no form for."""
+    if tag == "float" and inside in ("inf", "-inf", "nan"):
+        return float(inside)
+    if tag == "complex" and isinstance(inside, list) and len(inside) == 2:
+        return complex(float(_text(inside[0])), float(_text(inside[1])))
+    if tag == "device" and inside == "cpu":
+        return torch.device("cpu")
+    if tag in _NAMED and isinstance(inside, str):
+        found = getattr(torch, inside, None)
+        if isinstance(found, _NAMED[tag]):
+            return found
+    raise _Damaged(f"the argument {tag}={inside!r} is unknown")
+
+
+def _field(data: object, name: str, kind: type) -> Any:
+    if not isinstance(data, dict) or not isinstance(data.get(name), kind) or "outputs" not in data:
+        raise _Damaged(f"a graph lacks {name!r}")
+    return data[name]
+
+
+def _number(value: object, limit: int, what: str) -> int:
+    if type(value) is not int or not 0 <= value < limit:
+        raise _Damaged(f"it uses {what} {value!r} of {limit}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _Damaged(f"{value!r} is not a name")
+    return value
+
+
+def _identifier(value: str) -> str:
+    if not value.isidentifier():
+        raise _Damaged(f"{value!r} is not the name of an argument")
+    return value

@@ -1,0 +1,1 @@
+"""First-party partitioners, one module per provider."""
