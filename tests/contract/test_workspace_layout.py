@@ -7,12 +7,12 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dependency_groups import read_toml
 
 import hardpoint
 
@@ -32,8 +32,8 @@ each_distribution = pytest.mark.parametrize(
 
 
 def project(folder: Path) -> dict[str, Any]:
-    table: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
-    return table["project"]
+    table: dict[str, Any] = read_toml(folder / "pyproject.toml")["project"]
+    return table
 
 
 def providers(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -64,8 +64,7 @@ def test_the_first_providers_are_here() -> None:
 
 
 def test_the_root_pyproject_is_tool_configuration_only() -> None:
-    root = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert not {"project", "build-system"} & set(root)
+    assert not {"project", "build-system"} & set(read_toml(ROOT / "pyproject.toml"))
 
 
 def test_every_folder_of_plugins_is_a_distribution() -> None:
@@ -251,7 +250,9 @@ def test_only_the_face_of_the_core_uses_the_default_registry() -> None:
             continue
         for node in ast.walk(tree):
             named = getattr(node, "id", "") or getattr(node, "attr", "")
-            imported = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            imported = [
+                alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")
+            ]
             assert "default_registry" not in [named, *imported], (
                 f"{module}:{getattr(node, 'lineno', '?')}: take a registry as an argument"
             )
@@ -263,7 +264,9 @@ def test_only_the_face_of_the_core_uses_the_default_registry() -> None:
 def loaded_after(statement: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after ``statement``."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     return {name.split(".")[0] for name in json.loads(answer.stdout.splitlines()[-1])}
 
 
@@ -316,5 +319,7 @@ def test_no_file_names_a_folder_of_one_machine_or_the_host_of_a_package_registry
             if b"\0" in line:
                 break  # not text
             if here in line or home.search(line) or registry.search(line):
-                found.append(f"{path.relative_to(ROOT)}:{number}: {line[:120].decode('utf-8', 'replace')}")
+                found.append(
+                    f"{path.relative_to(ROOT)}:{number}: {line[:120].decode('utf-8', 'replace')}"
+                )
     assert found == []

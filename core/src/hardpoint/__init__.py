@@ -99,38 +99,98 @@ _WHERE = {
 if TYPE_CHECKING:
     from hardpoint.api import (
         capture as capture,
+    )
+    from hardpoint.api import (
         compile as compile,
+    )
+    from hardpoint.api import (
         default_registry as default_registry,
+    )
+    from hardpoint.api import (
         init_process_group as init_process_group,
+    )
+    from hardpoint.api import (
         load as load,
+    )
+    from hardpoint.api import (
         load_weights as load_weights,
+    )
+    from hardpoint.api import (
         open_weights as open_weights,
+    )
+    from hardpoint.api import (
         plan as plan,
+    )
+    from hardpoint.api import (
         save_weights as save_weights,
     )
     from hardpoint.errors import (
         ArtifactError as ArtifactError,
+    )
+    from hardpoint.errors import (
         CaptureError as CaptureError,
+    )
+    from hardpoint.errors import (
         CompileError as CompileError,
+    )
+    from hardpoint.errors import (
         ConfigError as ConfigError,
+    )
+    from hardpoint.errors import (
         ContractViolation as ContractViolation,
+    )
+    from hardpoint.errors import (
         DuplicateProvider as DuplicateProvider,
+    )
+    from hardpoint.errors import (
         HardpointError as HardpointError,
+    )
+    from hardpoint.errors import (
         HardpointWarning as HardpointWarning,
+    )
+    from hardpoint.errors import (
         InputError as InputError,
+    )
+    from hardpoint.errors import (
         LockMismatch as LockMismatch,
+    )
+    from hardpoint.errors import (
         PackageError as PackageError,
+    )
+    from hardpoint.errors import (
         PlanError as PlanError,
+    )
+    from hardpoint.errors import (
         PolicyWarning as PolicyWarning,
+    )
+    from hardpoint.errors import (
         ProviderDenied as ProviderDenied,
+    )
+    from hardpoint.errors import (
         ProviderError as ProviderError,
+    )
+    from hardpoint.errors import (
         ProviderFailed as ProviderFailed,
+    )
+    from hardpoint.errors import (
         ProviderIncompatible as ProviderIncompatible,
+    )
+    from hardpoint.errors import (
         ProviderNotFound as ProviderNotFound,
+    )
+    from hardpoint.errors import (
         ProviderSkipped as ProviderSkipped,
+    )
+    from hardpoint.errors import (
         ProviderUnavailable as ProviderUnavailable,
+    )
+    from hardpoint.errors import (
         TransportError as TransportError,
+    )
+    from hardpoint.errors import (
         VerificationError as VerificationError,
+    )
+    from hardpoint.errors import (
         WeightsError as WeightsError,
     )
     from hardpoint.events import (
@@ -141,38 +201,74 @@ if TYPE_CHECKING:
     )
     from hardpoint.interfaces.backend import (
         Artifact as Artifact,
+    )
+    from hardpoint.interfaces.backend import (
         Backend as Backend,
+    )
+    from hardpoint.interfaces.backend import (
         BackendInfo as BackendInfo,
+    )
+    from hardpoint.interfaces.backend import (
         CompileOptions as CompileOptions,
+    )
+    from hardpoint.interfaces.backend import (
         Executable as Executable,
+    )
+    from hardpoint.interfaces.backend import (
         Precision as Precision,
+    )
+    from hardpoint.interfaces.backend import (
         Support as Support,
     )
     from hardpoint.interfaces.kinds import (
         Kind as Kind,
+    )
+    from hardpoint.interfaces.kinds import (
         Target as Target,
     )
     from hardpoint.interfaces.partitioner import (
         Assignment as Assignment,
+    )
+    from hardpoint.interfaces.partitioner import (
         Costs as Costs,
+    )
+    from hardpoint.interfaces.partitioner import (
         Objective as Objective,
+    )
+    from hardpoint.interfaces.partitioner import (
         Partitioner as Partitioner,
+    )
+    from hardpoint.interfaces.partitioner import (
         PartitionerInfo as PartitionerInfo,
+    )
+    from hardpoint.interfaces.partitioner import (
         TargetInfo as TargetInfo,
     )
     from hardpoint.interfaces.probe import (
         Device as Device,
+    )
+    from hardpoint.interfaces.probe import (
         Probe as Probe,
+    )
+    from hardpoint.interfaces.probe import (
         ProbeRequest as ProbeRequest,
     )
     from hardpoint.interfaces.serializer import (
         Reader as Reader,
+    )
+    from hardpoint.interfaces.serializer import (
         Serializer as Serializer,
+    )
+    from hardpoint.interfaces.serializer import (
         SerializerInfo as SerializerInfo,
+    )
+    from hardpoint.interfaces.serializer import (
         TensorInfo as TensorInfo,
     )
     from hardpoint.interfaces.transport import (
         Transport as Transport,
+    )
+    from hardpoint.interfaces.transport import (
         TransportInfo as TransportInfo,
     )
     from hardpoint.planning.plan import (

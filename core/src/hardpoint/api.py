@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     import torch
+    from torch._C._distributed_c10d import Store
 
     from hardpoint.compiler.compile import Options, Progress
     from hardpoint.interfaces.backend import Precision
@@ -98,11 +99,13 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
 ) -> CompiledModel:
     """Compile ``plan`` and verify it against eager PyTorch on the example inputs.
 
-    :param precision: ``fp32 bf16 fp16 int8 int4w``, or ``"auto"``: the fastest within ``max_error``.
+    :param precision: ``fp32 bf16 fp16 int8 int4w``, or ``"auto"``: the fastest within
+        ``max_error``.
     :param max_error: greatest accepted error (absolute, relative to magnitudes above 1); by default
         1e-4 for fp32, 3e-2 for bf16, 1e-2 for fp16, 1e-1 for int8, 2e-1 for int4w.
     :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
-    :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an error.
+    :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an
+        error.
     :raises CompileError: a segment cannot be compiled.
     :raises VerificationError: the result differs from eager by more than ``max_error``.
     """
@@ -209,7 +212,7 @@ def init_process_group(
     name: str,
     *,
     init_method: str | None = None,
-    store: torch.distributed.Store | None = None,
+    store: Store | None = None,
     rank: int | None = None,
     world_size: int | None = None,
     timeout: timedelta | None = None,

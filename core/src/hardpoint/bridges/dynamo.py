@@ -57,7 +57,11 @@ def _compile(
     sizes = {i: _carrier(e, shapes) for i, e in enumerate(examples) if isinstance(e, torch.SymInt)}
     fixed = {i: e for i, e in enumerate(examples) if i not in sizes and i not in tensors}
     dynamic = tuple(
-        {d: torch.export.Dim.DYNAMIC for d, s in enumerate(shapes[i]) if isinstance(s, torch.SymInt)}
+        {
+            d: torch.export.Dim.DYNAMIC
+            for d, s in enumerate(shapes[i])
+            if isinstance(s, torch.SymInt)
+        }
         for i in tensors
     )
     wrapper = _TensorsOnly(module, len(examples), tensors, sizes, fixed).eval()

@@ -234,9 +234,7 @@ def _verify_whole(
     return results
 
 
-def _expected(
-    program: Program, reference: Mapping[str, torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
+def _expected(program: Program, reference: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """Eager's flat results."""
     specs = program.exported.graph_signature.output_specs
     return tuple(reference[s.arg.name].detach() for s in specs if s.kind is OutputKind.USER_OUTPUT)

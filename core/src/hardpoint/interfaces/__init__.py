@@ -1,1 +1,1 @@
-"""The contract of each kind of provider: a narrow ABC and frozen dataclasses, one module per kind."""
+"""The contract of each kind of provider: a narrow ABC and frozen dataclasses, a module a kind."""

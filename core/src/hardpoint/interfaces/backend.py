@@ -72,7 +72,7 @@ class Artifact:
     :param files: name -> bytes. In a loaded package these are read-only views of the mapped file.
     :param weights: name -> tensor. Kept out of ``files`` so that a package stores each weight once,
         whatever the number of artifacts (and of programs) that use it, and maps it when loaded.
-    :param metadata: JSON-serializable facts, e.g. versions and the instruction set it was built for.
+    :param metadata: JSON-serializable facts, e.g. versions and the instruction set it is for.
     """
 
     format: str
@@ -90,7 +90,7 @@ class Executable(ABC):
 
     def close(self) -> None:
         """Let go of device memory and handles. Safe to call twice."""
-        return None
+        return
 
 
 class Backend(ABC):

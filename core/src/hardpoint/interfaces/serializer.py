@@ -20,7 +20,7 @@ class SerializerInfo:
     """What a serializer is.
 
     :param requires_api: (major, minor) of the contract it was written for; no default on purpose.
-    :param suffixes: file suffixes it usually has, e.g. ``(".safetensors", ".safetensors.index.json")``.
+    :param suffixes: file suffixes it usually has, e.g. ``(".safetensors",)``.
     :param magic: whether it can tell its files by their content (:meth:`Serializer.recognizes`).
     :param can_save: whether it writes as well as reads.
     """
@@ -98,7 +98,7 @@ class Serializer(ABC):
 
     @abstractmethod
     def recognizes(self, path: Path) -> bool:
-        """Whether ``path`` is a file (or index, or directory) of this format, told by its content."""
+        """Whether ``path`` (a file, an index, a directory) is of this format, by its content."""
 
     @abstractmethod
     def open(self, path: Path, *, device: str = "cpu") -> Reader:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch.distributed as dist
+    from torch._C._distributed_c10d import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class Transport(ABC):
 
     @abstractmethod
     def process_group(
-        self, store: dist.Store, rank: int, world_size: int, timeout: timedelta
+        self, store: Store, rank: int, world_size: int, timeout: timedelta
     ) -> dist.ProcessGroup:
         """Join a group; every rank calls it with the same store and world size.
 

@@ -130,7 +130,9 @@ def load_package(
     except _ELSEWHERE as error:
         if fallback is None:
             error.remedy = "; ".join(
-                filter(None, (error.remedy, "or load it with fallback=['cpu'] to recompile it here"))
+                filter(
+                    None, (error.remedy, "or load it with fallback=['cpu'] to recompile it here")
+                )
             )
             raise
         return _recompile(path, archive, manifest, registry, fallback, error)
@@ -150,7 +152,9 @@ def _assemble(
     described = {a["segment"]: a for a in manifest["artifacts"]}
     missing = {s.segment for s in schedule.steps} - described.keys()
     if missing or len(described) != len(manifest["artifacts"]):
-        raise PackageError(f"{path} is not a usable package", cause="its artifacts do not fit its plan")
+        raise PackageError(
+            f"{path} is not a usable package", cause="its artifacts do not fit its plan"
+        )
     opened: list[OpenedSegment] = []
     try:
         for entry in described.values():
@@ -161,7 +165,9 @@ def _assemble(
         raise
     held = {name: tensor_from_ref(archive, ref).clone() for name, ref in manifest["held"].items()}
     if held.keys() != schedule.held.keys():
-        raise PackageError(f"{path} is not a usable package", cause="its state does not fit its plan")
+        raise PackageError(
+            f"{path} is not a usable package", cause="its state does not fit its plan"
+        )
     examples = manifest["examples"]
     inputs = tuple(tensor_from_ref(archive, ref) for ref in examples["inputs"])
     return CompiledModel(
@@ -173,7 +179,9 @@ def _assemble(
             name=str(manifest["name"]),
             plan=manifest["plan"],
             verification=manifest["verification"],
-            program=lambda: Program(read_program(archive), signature, inputs, str(manifest["name"])),
+            program=lambda: Program(
+                read_program(archive), signature, inputs, str(manifest["name"])
+            ),
             examples=inputs,
             expected=tuple(tensor_from_ref(archive, ref) for ref in examples["expected"]),
         ),
@@ -216,4 +224,6 @@ def _recompile(
     registry.emit(
         Event("fell back", reason.provider, {"path": str(path), "to": targets, "reason": why})
     )
-    return compile_plan(plan_program(program, registry=registry, targets=targets), registry=registry)
+    return compile_plan(
+        plan_program(program, registry=registry, targets=targets), registry=registry
+    )

@@ -55,13 +55,16 @@ def pieces(program: ExportedProgram, groups: Sequence[Sequence[Node]]) -> list[P
     """
     order = {node: i for i, node in enumerate(program.graph.nodes)}
     home = {node: i for i, group in enumerate(groups) for node in group}
-    found = [Piece(sorted(members, key=order.__getitem__)) for members in _members(program, home, len(groups))]  # fmt: skip
+    found = [
+        Piece(sorted(members, key=order.__getitem__))
+        for members in _members(program, home, len(groups))
+    ]
     context = _Context(program)
     for piece in found:
         context.collect(piece)
     made_by = {node: piece for piece in found for node in piece.members}
     wanted = [node for piece in found for node in piece.inputs]
-    wanted += [n for n in kinds.output_node(program.graph).all_input_nodes]
+    wanted += list(kinds.output_node(program.graph).all_input_nodes)
     for node in wanted:
         if node in made_by:
             if not isinstance(node.meta["val"], torch.Tensor):

@@ -91,7 +91,8 @@ def is_random(node: Node) -> bool:
     if torch.Tag.nondeterministic_seeded not in target.tags:
         return False
     for i, argument in enumerate(target._schema.arguments):
-        value = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value)  # fmt: skip
+        by_name = node.kwargs.get(argument.name, argument.default_value)
+        value = node.args[i] if i < len(node.args) else by_name
         if argument.name in _TRAINING and value is False:
             return False
         if argument.name in _DROPOUT and value == 0:
@@ -102,7 +103,7 @@ def is_random(node: Node) -> bool:
 def producer(node: Node) -> Node:
     """The compute node (or placeholder) whose result ``node`` is, seen through ``getitem``."""
     while is_getitem(node):
-        node = node.args[0]  # type: ignore[assignment]
+        (node,) = node.all_input_nodes
     return node
 
 
@@ -113,4 +114,4 @@ def placeholders(graph: Graph) -> Iterator[Node]:
 
 def output_node(graph: Graph) -> Node:
     """The graph's only output node."""
-    return next(n for n in reversed(graph.nodes) if n.op == "output")
+    return graph.output_node()

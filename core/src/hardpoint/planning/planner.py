@@ -69,7 +69,7 @@ def plan_program(
         raise PlanError(
             "there is no target to plan for",
             cause="; ".join(f"{name}: {why}" for name, why in skipped) or "no backend is installed",
-            remedy='install one, e.g. pip install "hardpoint[standard]"; `hardpoint doctor` tells more',
+            remedy='pip install "hardpoint[standard]"; `hardpoint doctor` tells more',
         )
     candidates = [candidate(program, t, registry) for t in dict.fromkeys(wanted)]
     validate.check_coverage(program.exported, candidates)
@@ -103,7 +103,7 @@ def plan_program(
 
 
 def automatic_targets(registry: Registry) -> tuple[list[Target], list[tuple[str, str]]]:
-    """Every available backend's first device, accelerators first; and what was left out, with why."""
+    """Every available backend's first device, accelerators first; and what was left out."""
     found = registry.available("backend")
     ready = sorted(
         found.ready,
@@ -141,7 +141,7 @@ def find_device(registry: Registry, target: Target) -> Device:
         f"target {target} names a device that is not here", provider=provider,
         origin=origin_of(registry, "backend", target.backend),
         cause=f"devices found: {', '.join(d.id for d in probe.devices) or 'none'}",
-        remedy=did_you_mean(target.device, [d.id for d in probe.devices]) or "choose another target",
+        remedy=did_you_mean(target.device, [d.id for d in probe.devices]),
     )  # fmt: skip
 
 

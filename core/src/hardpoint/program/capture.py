@@ -38,8 +38,8 @@ def capture_module(
     """
     if model.training:
         warnings.warn(
-            f"{type(model).__name__} is in training mode: dropout and batch statistics are captured "
-            "as they are; call model.eval() first for inference",
+            f"{type(model).__name__} is in training mode: dropout and batch statistics are "
+            "captured as they are; call model.eval() first for inference",
             HardpointWarning,
             stacklevel=3,
         )
@@ -58,7 +58,7 @@ def capture_module(
     shapes, symbols = _dynamic_shapes(nodes, dynamic, positional, tensors)
     described: list[Node] = []
     # A closure, not an attribute: torch.export runs a copy of the module.
-    wrapper = _Flat(model, positional, nodes, lambda outputs: described.append(outputs))
+    wrapper = _Flat(model, positional, nodes, described.append)
     try:
         with torch.no_grad():
             exported = torch.export.export(

@@ -6,18 +6,18 @@ and must not evaluate strings from a file, so an expression is a tuple ``(operat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Union
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from hardpoint.errors import HardpointError
 
 if TYPE_CHECKING:
     import sympy
 
-Dim = Union[int, str, tuple["str | Dim", ...]]
+Dim: TypeAlias = Union[int, str, tuple["str | Dim", ...]]  # noqa: UP007 - recursive
 MAX_DEPTH = 32
 
-_OPERATORS = {
+_OPERATORS: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
     "*": lambda a, b: a * b,
     "//": lambda a, b: a // b,

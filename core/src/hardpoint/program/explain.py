@@ -17,8 +17,8 @@ from hardpoint.errors import CaptureError
 _REMEDIES = (
     (
         r"data-dependent|GuardOnDataDependent",
-        "the line branches on a tensor's values: use torch.where or torch.cond, or tell the exporter "
-        "what holds with torch._check(...)",
+        "the line branches on a tensor's values: use torch.where or torch.cond, or tell the "
+        "exporter what holds with torch._check(...)",
     ),
     (
         r"Constraints violated|specialized|constant|not all values of",
@@ -28,8 +28,8 @@ _REMEDIES = (
     ),
     (
         r"FakeTensor|fake tensor|Cannot convert",
-        "the line reads values of a tensor outside of PyTorch (numpy, .item(), .tolist()): keep the "
-        "computation in torch operators",
+        "the line reads values of a tensor outside of PyTorch (numpy, .item(), .tolist()): keep "
+        "the computation in torch operators",
     ),
     (
         r"no (fake|meta)|Meta|meta kernel",

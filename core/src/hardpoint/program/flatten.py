@@ -1,4 +1,4 @@
-"""Make an exported program flat and self-contained: our names, our signature, nothing of the model's."""
+"""Make an exported program flat and self-contained: our names and signature, no model code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -15,7 +16,6 @@ from torch.export.graph_signature import (
     InputKind,
     InputSpec,
     OutputKind,
-    OutputSpec,
     TensorArgument,
 )
 from torch.utils import _pytree as pytree
@@ -123,7 +123,7 @@ def build(
     graph: torch.fx.Graph,
     signature: ExportGraphSignature,
     state_dict: Mapping[str, torch.Tensor],
-    constants: Mapping[str, object],
+    constants: Mapping[str, Any],
     like: ExportedProgram,
     example_inputs: tuple[torch.Tensor, ...] | None = None,
 ) -> ExportedProgram:
@@ -170,7 +170,7 @@ def _fake(node: torch.fx.Node, what: str) -> torch.Tensor:
 def _name_symbols(
     fakes: list[torch.Tensor], wanted: Mapping[tuple[int, int], str]
 ) -> dict[str, str]:
-    """sympy symbol -> our name: the caller's where given, else the exporter's own."""
+    """Sympy symbol -> our name: the caller's where given, else the exporter's own."""
     names: dict[str, str] = {}
     for (tensor, dim), name in wanted.items():
         size = fakes[tensor].shape[dim]

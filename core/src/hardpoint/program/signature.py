@@ -54,7 +54,7 @@ class Signature:
     symbols: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
 
     def plain(self) -> bool:
-        """Whether every argument is one tensor passed by position, so that a call needs no binding."""
+        """Whether every argument is one tensor passed by position: a call needs no binding."""
         captured = tuple(self.arguments)
         return captured == self.positional[: len(captured)] and all(
             node == Leaf(i) for i, node in enumerate(self.arguments.values())
@@ -182,10 +182,12 @@ def from_json(data: Mapping[str, object]) -> Signature:
         arguments = {str(k): structure.from_json(v) for k, v in _dict(data["arguments"]).items()}
         outputs = structure.from_json(data["outputs"])
         symbols: dict[str, tuple[int, int | None]] = {}
-        for name, (least, greatest) in _dict(data["symbols"]).items():  # type: ignore[misc]
-            if type(least) is not int or type(greatest) not in (int, type(None)):
+        for name, ends in _dict(data["symbols"]).items():
+            if not isinstance(ends, list) or len(ends) != 2 or type(ends[0]) is not int:
                 raise TypeError(f"range of {name}")
-            symbols[str(name)] = (least, greatest)
+            if type(ends[1]) not in (int, type(None)):
+                raise TypeError(f"range of {name}")
+            symbols[str(name)] = (ends[0], ends[1])
         positional = data["positional"]
         if not isinstance(positional, list) or not all(isinstance(p, str) for p in positional):
             raise TypeError("positional")

@@ -68,9 +68,7 @@ def _from_text(
     if path.is_dir():
         from hardpoint.program.huggingface import capture_directory
 
-        return capture_directory(
-            path, args, kwargs, dynamic=dynamic, name=name, registry=registry
-        )
+        return capture_directory(path, args, kwargs, dynamic=dynamic, name=name, registry=registry)
     if path.is_file() and path.suffix == ".pt2":
         from hardpoint.package.program_file import read_program_file
 

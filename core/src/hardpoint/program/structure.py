@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Union
+from typing import TypeAlias, Union
 
 from hardpoint.errors import HardpointError
 
-Scalar = Union[None, bool, int, float, str]
+Scalar: TypeAlias = bool | int | float | str | None
 MAX_DEPTH = 64
 
 
@@ -59,7 +59,7 @@ class Fields:
     mapping: bool = False
 
 
-Node = Union[Leaf, Constant, Items, Fields]
+Node: TypeAlias = Union[Leaf, Constant, Items, Fields]  # noqa: UP007 - named before them
 
 
 class Record(dict[object, object]):
@@ -144,8 +144,8 @@ def unflatten(node: Node, leaf: Callable[[Leaf], object], *, classes: bool = Tru
         return fields
     cls = find_class(node) if classes else None
     if cls is None:
-        shown = {k: v for k, v in fields.items() if v is not None} if node.mapping else fields
-        return Record(shown)
+        # Mappings such as transformers' outputs hide the fields that are None; so do we.
+        return Record({k: v for k, v in fields.items() if v is not None or not node.mapping})
     return cls(**{str(k): v for k, v in fields.items()})
 
 

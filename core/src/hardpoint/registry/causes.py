@@ -73,7 +73,8 @@ def _remedy(root: BaseException, record: Record) -> str:
     if not record.dist:
         return "correct the object that was added"
     leave_out = f"or leave it out with HARDPOINT_DENY={record.key}"
-    if isinstance(root, ModuleNotFoundError) and root.name:
+    own = record.module.partition(".")[0]
+    if isinstance(root, ModuleNotFoundError) and root.name and root.name.split(".")[0] != own:
         return f"install what provides the module {root.name!r}, {leave_out}"
     if isinstance(root, ImportError | OSError):
         return f"reinstall {record.dist} and the libraries that it needs, {leave_out}"

@@ -146,10 +146,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _FORK
-    _FORK = threading.Lock()
     while _HELD:
         _HELD.pop().wake_in_child()
+    _FORK.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,44 +2,107 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from hardpoint.errors import LockMismatch, ProviderError, ProviderFailed, ProviderIncompatible
+from hardpoint.errors import (
+    HardpointError,
+    LockMismatch,
+    ProviderError,
+    ProviderFailed,
+    ProviderIncompatible,
+)
+from hardpoint.events import Event
+from hardpoint.interfaces.kinds import Kind
 from hardpoint.registry import lock
 from hardpoint.registry.causes import isolated
 from hardpoint.registry.contracts import check_result, hook_name
-from hardpoint.registry.flights import Flights
+from hardpoint.registry.flights import CircularLoad, Flights
 from hardpoint.registry.mounts import HookProblem, Mounts
 from hardpoint.registry.record import Record, State
-from hardpoint.registry.slots import Slot, incompatible
+from hardpoint.registry.slots import Slot, circular, given_up, incompatible, taken
+from hardpoint.registry.table import Table
 from hardpoint.registry.version import objection_to
 
 
 class Loader:
     """Loads and calls the providers of one registry. Runs their code without holding its lock."""
 
-    def __init__(self, mounts: Mounts, flights: Flights) -> None:
+    def __init__(
+        self, table: Table, mounts: Mounts, flights: Flights, emit: Callable[[Event], None]
+    ) -> None:
+        self._table = table
         self._mounts = mounts
         self._flights = flights
+        self._emit = emit
 
-    def load(self, slot: Slot, pins: Mapping[str, lock.Pin] | None) -> None:
-        """Import and mount what ``slot`` claims; record the outcome in it, good or bad.
+    def loaded(self, kind: Kind, name: str) -> Slot:
+        """The provider's slot, after loading it if that was not done. Raises as ``load``."""
+        while True:
+            slot = self._table.get(kind, name)
+            if slot.info is not None:
+                return slot
+            key = slot.record.key
+            with self._flights.lock:
+                if key in self._flights.given_up and slot.failure is None:
+                    slot.fail(given_up(slot.record), "failed")
+                if slot.failure is not None:
+                    raise copy.copy(slot.failure)
+                mine = slot.info is None and self._flights.begin(key)
+            if mine:
+                try:
+                    self._load(slot)
+                finally:
+                    self._flights.end(key)
+            else:
+                self._join(slot)
 
-        :param pins: refuse what differs from these; ``None`` where no lock is in force.
-        :raises ProviderError: it failed; nothing of it stays mounted.
-        """
+    def _load(self, slot: Slot) -> None:
+        """Import and mount what ``slot`` claims; record the outcome in it, good or bad."""
+        key, pins = slot.record.key, self._table.pins()
         try:
-            plugin = self._import(slot, pins)
-            self.mount(slot, plugin)
+            self._mount(slot, self._import(slot, pins))
         except ProviderError as failure:
             with self._flights.lock:
                 slot.fail(failure, _state_after(failure))
+            self._emit(Event("failed", key, {"stage": "load", **failure.to_json()}))
             raise
+        with self._flights.lock:
+            if not self._table.holds(slot):  # reloaded or removed meanwhile
+                self._mounts.unmount(key)
+                return
+        self._emit(Event("loaded", key, slot.record.to_json()))
+
+    def _join(self, slot: Slot) -> None:
+        """Wait for the thread that loads this provider."""
+        try:
+            self._flights.join(slot.record.key, slot.claim.module if slot.claim else "")
+        except CircularLoad:
+            raise circular(slot.record) from None
+
+    def add(self, slot: Slot, plugin: object) -> None:
+        """Mount ``plugin`` and put ``slot`` in the table, if its name is free.
+
+        :raises DuplicateProvider: it is not.
+        :raises ProviderError: hooks, answer or version do not fit; nothing was added.
+        """
+        key = slot.record.key
+        while not self._flights.begin(key):
+            self._join(slot)
+        try:
+            there = self._table.find(key)
+            if there is not None:
+                raise taken(there.record)
+            self._mount(slot, plugin)
+            self._table.put(slot)
+        finally:
+            self._flights.end(key)
+        self._emit(Event("loaded", key, slot.record.to_json()))
 
     def _import(self, slot: Slot, pins: Mapping[str, lock.Pin] | None) -> object:
         claim = slot.claim
@@ -56,7 +119,7 @@ class Loader:
             slot.record = replace(slot.record, file=module.__file__ or "", import_ms=took)
             return plugin
 
-    def mount(self, slot: Slot, plugin: object) -> None:
+    def _mount(self, slot: Slot, plugin: object) -> None:
         """Mount ``plugin`` and ask who it is.
 
         :raises ProviderError: its hooks, its answer or its version do not fit; it is not mounted.
@@ -75,7 +138,7 @@ class Loader:
                     remedy=f"its authors: implement the hooks of hardpoint.hookspecs, "
                     f"{hook_name(slot.record.kind, '*')}",
                 )
-            info = self.call(slot.record, "info", what, own_words=False)
+            info = self._call(slot.record, "info", what, {}, own_words=False)
             cause, remedy = objection_to(info.requires_api)
             if cause:
                 raise incompatible(slot, cause, remedy)
@@ -95,8 +158,29 @@ class Loader:
             return str(problem)
         return ""
 
-    def call(
-        self, record: Record, stage: str, what: str, *, own_words: bool = True, **arguments: object
+    def dispatch(
+        self, kind: Kind, name: str, stage: str, arguments: Mapping[str, object]
+    ) -> object:
+        """Load the provider and call one of its hooks.
+
+        :raises HardpointError: it failed; observers are told.
+        """
+        record = self.loaded(kind, name).record
+        what = f"{record.key} could not be {'opened' if stage == 'open' else 'probed'}"
+        try:
+            return self._call(record, stage, what, arguments, own_words=True)
+        except HardpointError as failure:
+            self._emit(Event("failed", record.key, {"stage": stage, **failure.to_json()}))
+            raise
+
+    def _call(
+        self,
+        record: Record,
+        stage: str,
+        what: str,
+        arguments: Mapping[str, object],
+        *,
+        own_words: bool,
     ) -> Any:
         """Call one hook of one provider, and check the type of its answer.
 

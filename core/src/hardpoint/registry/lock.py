@@ -97,7 +97,9 @@ def read(path: Path) -> Mapping[str, Pin]:
         if whole["hardpoint-lock"] != FORMAT:
             raise ValueError(f"format {whole['hardpoint-lock']!r}, this core reads {FORMAT}")
         pins = {key: Pin(**fields) for key, fields in whole["providers"].items()}
-        if not all(isinstance(part, str) for each in pins.values() for part in asdict(each).values()):
+        if not all(
+            isinstance(part, str) for each in pins.values() for part in asdict(each).values()
+        ):
             raise ValueError("a field is not a string")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
@@ -148,6 +150,4 @@ def _listed(claim: Claim) -> list[tuple[str, str]]:
 
 
 def _mismatch(claim: Claim, what: str, cause: str) -> LockMismatch:
-    return LockMismatch(
-        what, provider=claim.key, origin=claim.origin, cause=cause, remedy=_REMEDY
-    )
+    return LockMismatch(what, provider=claim.key, origin=claim.origin, cause=cause, remedy=_REMEDY)

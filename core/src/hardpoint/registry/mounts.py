@@ -121,7 +121,9 @@ class Mounts:
         mount = _Mount()
         for name, hook in hooks.items():
             if _is_wrapper(hook) != wrappers:
-                must = "must be a wrapper: mark it" if wrappers else "must not be a wrapper: mark it"
+                must = (
+                    "must be a wrapper: mark it" if wrappers else "must not be a wrapper: mark it"
+                )
                 how = "@hardpoint.hookimpl(wrapper=True)" if wrappers else "@hardpoint.hookimpl"
                 raise HookProblem(f"{name} {must} {how}")
             setattr(mount, name, hook)
@@ -158,7 +160,7 @@ def _about_missing(missing: list[str], plugin: object, hooks: Mapping[str, Hook]
 
 
 def _about_signatures(problem: str, hooks: Mapping[str, Hook]) -> str:
-    """pluggy's words, which show the hookimpl's definition, and the spec's beside it."""
+    """The words of pluggy, which show the hookimpl's definition, and the spec's beside them."""
     specs = [
         f"hookspec definition: {name}{_signature(name)}" for name in hooks if repr(name) in problem
     ]

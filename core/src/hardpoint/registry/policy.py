@@ -74,7 +74,10 @@ class Policy:
         owner = RESERVED.get(key)
         if owner and key not in self.override and normalize(dist) != owner:
             trust = f"Policy(override=({key!r},)) to trust this one"
-            return f"the name {key} is reserved for {owner}", f"pip install {owner}, or pass {trust}"
+            return (
+                f"the name {key} is reserved for {owner}",
+                f"pip install {owner}, or pass {trust}",
+            )
         return "", ""
 
     def unknown(self, keys: Iterable[str], dists: Iterable[str]) -> tuple[str, ...]:

@@ -135,10 +135,41 @@ def _duplicate(claims: list[Claim]) -> DuplicateProvider:
         f"{len(dists)} distributions provide {key}",
         provider=key,
         origin=" and ".join(origins),
-        cause=f"{', '.join(origins[:-1])} and {origins[-1]} all claim the name, so neither is picked"
-        if len(dists) > 2
-        else f"{origins[0]} and {origins[1]} both claim the name, so neither is picked",
+        cause=f"{', '.join(origins[:-1])} and {origins[-1]} claim the name, so none is picked",
         remedy=f"pip uninstall {dists[-1]}, or leave it out with HARDPOINT_DENY=dist:{dists[-1]}",
+    )
+
+
+def taken(record: Record) -> DuplicateProvider:
+    """The error for adding a name that is there already."""
+    return DuplicateProvider(
+        f"{record.key} is there already",
+        provider=record.key,
+        origin=record.origin,
+        cause=f"it comes from: {' and '.join(record.rivals) or record.origin}",
+        remedy=f"use another name, or first registry.remove({record.kind!r}, {record.name!r})",
+    )
+
+
+def circular(record: Record) -> ProviderFailed:
+    """The error for a load that waits for itself; not remembered, since only this call is wrong."""
+    return ProviderFailed(
+        f"{record.key} could not be loaded",
+        provider=record.key,
+        origin=record.origin,
+        cause="it was asked for while it is being loaded, by code that the load itself waits for",
+        remedy="do not load providers while a provider's module is being imported",
+    )
+
+
+def given_up(record: Record) -> ProviderFailed:
+    """The error, in a forked child, for what another thread was loading at the fork."""
+    return ProviderFailed(
+        f"{record.key} could not be loaded",
+        provider=record.key,
+        origin=record.origin,
+        cause="another thread was importing it when this process was forked",
+        remedy="load it before forking, or start processes with the 'spawn' method",
     )
 
 

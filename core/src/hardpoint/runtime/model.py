@@ -82,9 +82,9 @@ class CompiledModel:
             for s in self.schedule.steps
         ]
         self._writes = bool(self.schedule.state_writes or self.schedule.input_writes)
-        self._direct = self._direct_call()
         self._plain = self.signature.plain()
         self._elsewhere = any(s.device.torch_device != "cpu" for s in self.segments)
+        self._direct = self._direct_call()
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call with the model's own arguments; gives the model's own structure of results.
@@ -112,7 +112,7 @@ class CompiledModel:
             for spec, tensor in zip(self.signature.inputs, inputs, strict=True):
                 if tensor.requires_grad:  # type: ignore[attr-defined]
                     raise InputError(
-                        f"input {spec.name} requires grad, but a compiled model does inference only",
+                        f"input {spec.name} requires grad; a compiled model does inference only",
                         remedy="call it under torch.no_grad(), or pass .detach()",
                     )
             torch._C._set_grad_enabled(False)
@@ -169,15 +169,16 @@ class CompiledModel:
         writes += [(slots[v], inputs[i]) for v, i in self.schedule.input_writes]
         about = {target.untyped_storage().data_ptr() for _, target in writes}
         staged = [
-            (v.clone() if v.untyped_storage().data_ptr() in about else v, target)  # type: ignore[union-attr]
-            for v, target in writes
+            (value.clone() if value.untyped_storage().data_ptr() in about else value, target)
+            for value, target in writes
+            if value is not None
         ]
         for value, target in staged:
             target.copy_(value)
 
     def _direct_call(self) -> Callable[[Sequence[object]], tuple[torch.Tensor, ...]] | None:
         """The short way for one segment that takes the inputs and gives the results, unchanged."""
-        if len(self._steps) != 1 or self._writes or any(s.device.torch_device != "cpu" for s in self.segments):  # fmt: skip
+        if len(self._steps) != 1 or self._writes or self._elsewhere:
             return None
         call, reads, writes, _, segment = self._steps[0]
         if reads != tuple(range(self.schedule.inputs)) or writes != self.schedule.results:
@@ -224,7 +225,7 @@ class CompiledModel:
             if dtype != spec.dtype or list(result.shape) != shape:
                 raise _wrong_result(
                     self.segments[-1],
-                    f"{spec.name} is {dtype}{list(result.shape)}, the program says {spec.dtype}{shape}",
+                    f"{spec.name} is {dtype}{list(result.shape)}, it must be {spec.dtype}{shape}",
                 )
 
     def save(self, path: str | Path) -> Path:

@@ -66,7 +66,7 @@ def _contiguous(executable: Executable) -> Call:
 
 
 def _moving(executable: Executable, device: torch.device) -> Call:
-    """Copies what lives elsewhere to the segment's device; ``to`` waits for asynchronous sources."""
+    """Copies what lives elsewhere to the segment's device; ``to`` waits for its source."""
 
     def call(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return executable(*[t.to(device).contiguous() for t in inputs])

@@ -1,0 +1,1 @@
+"""hardpoint-cpu: the backend ``cpu``. The entry point is :mod:`hardpoint_cpu.plugin`."""

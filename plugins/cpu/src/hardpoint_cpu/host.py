@@ -26,13 +26,16 @@ _ISA_FLAGS = {
     "ASIMD": {"asimd"},
     "SVE256": {"sve", "asimd"},
 }
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def system() -> str:
+    """The operating system, in AOTInductor's spelling, e.g. ``"linux"``."""
+    return sys.platform
 
 
 def machine() -> str:
     """The processor's family, in AOTInductor's spelling, e.g. ``"x86_64"``."""
-    name = platform.machine().lower()
-    return _MACHINES.get(name, name)
+    return platform.machine()
 
 
 @functools.cache
@@ -54,7 +57,7 @@ def isa() -> frozenset[str]:
     """
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())
-    if machine() == "aarch64":
+    if machine() in ("aarch64", "arm64"):
         flags.add("asimd")
     return frozenset(name for name, needed in _ISA_FLAGS.items() if needed <= flags)
 

@@ -42,7 +42,7 @@ _DENIED = frozenset({"aten.from_file.default", "aten.from_file.out"})
 _CONTROL_FLOW = frozenset({"cond", "while_loop", "map_impl", "scan", "associative_scan"})
 
 
-class UnknownOperator(LookupError):
+class UnknownOperatorError(LookupError):
     """An operator that this backend does not run; the text says why."""
 
 
@@ -58,7 +58,7 @@ class Operators:
     def name(self, target: object) -> str:
         """How ``target`` is written in an artifact.
 
-        :raises UnknownOperator: it cannot be.
+        :raises UnknownOperatorError: it cannot be.
         """
         if isinstance(target, torch._ops.OpOverload):
             name = f"{target.namespace}.{target._opname}.{target._overloadname}"
@@ -66,16 +66,18 @@ class Operators:
             return name
         if isinstance(target, torch._ops.HigherOrderOperator):
             if target.name() not in _CONTROL_FLOW:
-                raise UnknownOperator(f"the higher-order operator {target.name()} is not run here")
+                raise UnknownOperatorError(
+                    f"the higher-order operator {target.name()} is not run here"
+                )
             return f"higher_order.{target.name()}"
         if callable(target) and target in _PYTHON_NAMES:
             return _PYTHON_NAMES[target]
-        raise UnknownOperator(f"{target} is not an operator of PyTorch")
+        raise UnknownOperatorError(f"{target} is not an operator of PyTorch")
 
     def find(self, name: str) -> Callable[..., Any]:
         """The operator written as ``name``.
 
-        :raises UnknownOperator: there is none, or it is not allowed.
+        :raises UnknownOperatorError: there is none, or it is not allowed.
         """
         if name in _PYTHON:
             return _PYTHON[name]
@@ -84,23 +86,23 @@ class Operators:
             found: Callable[..., Any] = getattr(torch.ops.higher_order, parts[1])
             return found
         if len(parts) != 3:
-            raise UnknownOperator(f"{name!r} names no operator")
+            raise UnknownOperatorError(f"{name!r} names no operator")
         self._check(name, parts[0])
         try:
             found = getattr(getattr(getattr(torch.ops, parts[0]), parts[1]), parts[2])
         except AttributeError:
-            raise UnknownOperator(
+            raise UnknownOperatorError(
                 f"PyTorch {torch.__version__} has no operator {name!r}"
             ) from None
         if not isinstance(found, torch._ops.OpOverload):
-            raise UnknownOperator(f"{name!r} names no operator")
+            raise UnknownOperatorError(f"{name!r} names no operator")
         return found
 
     def _check(self, name: str, namespace: str) -> None:
         if namespace not in self._namespaces:
-            raise UnknownOperator(
+            raise UnknownOperatorError(
                 f"{name} is a custom operator of {namespace!r}, which was not allowed: open the "
                 f"backend with the configuration operators=[{namespace!r}]"
             )
         if name in _DENIED:
-            raise UnknownOperator(f"{name} reads files")
+            raise UnknownOperatorError(f"{name} reads files")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from hardpoint_cpu.operators import Operators, UnknownOperator
+from hardpoint_cpu.operators import Operators, UnknownOperatorError
 from hardpoint_cpu.origin import artifact_error, compile_error
 from hardpoint_cpu.segment import Segment
 
@@ -119,7 +119,7 @@ class _Writer:
                         entry.append(
                             {k: self._argument(v, numbers) for k, v in node.kwargs.items()}
                         )
-                except UnknownOperator as error:
+                except UnknownOperatorError as error:
                     raise compile_error(
                         f"node {node.name!r} cannot be compiled", cause=str(error)
                     ) from error
@@ -158,12 +158,12 @@ class _Writer:
             return {"dict": {str(k): self._argument(v, numbers) for k, v in value.items()}}
         if isinstance(value, torch.device):
             if value.type != "cpu":
-                raise UnknownOperator(f"it asks for the device {value}")
+                raise UnknownOperatorError(f"it asks for the device {value}")
             return {"device": "cpu"}
         for tag, kind in _NAMED.items():
             if isinstance(value, kind):
                 return {tag: str(value).removeprefix("torch.")}
-        raise UnknownOperator(f"its argument {value!r} is a {type(value).__name__}")
+        raise UnknownOperatorError(f"its argument {value!r} is a {type(value).__name__}")
 
 
 def decode(data: bytes | memoryview, operators: Operators) -> Recipe:
@@ -173,28 +173,28 @@ def decode(data: bytes | memoryview, operators: Operators) -> Recipe:
     """
     try:
         if len(data) > _LIMIT:
-            raise _Damaged(f"it has {len(data)} bytes, the limit is {_LIMIT}")
+            raise _DamagedError(f"it has {len(data)} bytes, the limit is {_LIMIT}")
         parsed = json.loads(bytes(data))
         found = parsed.get("format") if isinstance(parsed, dict) else None
         if found != FORMAT:
-            raise _Damaged(f"it is of format {found!r}, this version reads {FORMAT}")
+            raise _DamagedError(f"it is of format {found!r}, this version reads {FORMAT}")
         weights = parsed.get("weights")
         if not isinstance(weights, list) or not all(isinstance(w, str) for w in weights):
-            raise _Damaged("its weights are not a list of names")
+            raise _DamagedError("its weights are not a list of names")
         return _Reader(operators, tuple(weights)).recipe(parsed)
-    except UnknownOperator as error:
+    except UnknownOperatorError as error:
         raise artifact_error(
             f"{FILE} cannot run here",
             cause=str(error),
             remedy="compile the segment again with this version",
         ) from error
-    except (_Damaged, ValueError, RecursionError) as error:
+    except (_DamagedError, ValueError, RecursionError) as error:
         raise artifact_error(
             f"{FILE} is damaged", cause=str(error), remedy="compile the segment again"
         ) from error
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """The file does not hold what it should; the text says what."""
 
 
@@ -207,19 +207,19 @@ class _Reader:
         """One graph, checked."""
         inputs = _field(data, "inputs", int)
         if isinstance(inputs, bool) or not 0 <= inputs <= 1_000_000:
-            raise _Damaged(f"a graph has {inputs!r} inputs")
+            raise _DamagedError(f"a graph has {inputs!r} inputs")
         inner = _Reader(self._operators, ())
         graphs = tuple(inner.recipe(g) for g in _field(data, "graphs", list))
         functions = [self._operators.find(_text(name)) for name in _field(data, "ops", list)]
         steps: list[Step] = []
         for i, entry in enumerate(_field(data, "nodes", list)):
             if not isinstance(entry, list) or len(entry) not in (2, 3):
-                raise _Damaged(f"node {i} is not [op, args, kwargs]")
+                raise _DamagedError(f"node {i} is not [op, args, kwargs]")
             op, args, kwargs = entry[0], entry[1], entry[2] if len(entry) == 3 else {}
             if type(op) is not int or not 0 <= op < len(functions):
-                raise _Damaged(f"node {i} names operator {op!r} of {len(functions)}")
+                raise _DamagedError(f"node {i} names operator {op!r} of {len(functions)}")
             if not isinstance(args, list) or not isinstance(kwargs, dict):
-                raise _Damaged(f"node {i} has no arguments")
+                raise _DamagedError(f"node {i} has no arguments")
             known = (inputs + i, len(graphs))
             steps.append(
                 Step(
@@ -238,7 +238,7 @@ class _Reader:
         if isinstance(value, list):
             return [self._argument(v, known) for v in value]
         if not isinstance(value, dict) or len(value) != 1:
-            raise _Damaged("an argument is neither a value nor one tagged value")
+            raise _DamagedError("an argument is neither a value nor one tagged value")
         [(tag, inside)] = value.items()
         if tag == "v":
             return Value(_number(inside, known[0], "value"))
@@ -265,28 +265,28 @@ def _constant(tag: str, inside: Any) -> Any:
         found = getattr(torch, inside, None)
         if isinstance(found, _NAMED[tag]):
             return found
-    raise _Damaged(f"the argument {tag}={inside!r} is unknown")
+    raise _DamagedError(f"the argument {tag}={inside!r} is unknown")
 
 
 def _field(data: object, name: str, kind: type) -> Any:
     if not isinstance(data, dict) or not isinstance(data.get(name), kind) or "outputs" not in data:
-        raise _Damaged(f"a graph lacks {name!r}")
+        raise _DamagedError(f"a graph lacks {name!r}")
     return data[name]
 
 
 def _number(value: object, limit: int, what: str) -> int:
     if type(value) is not int or not 0 <= value < limit:
-        raise _Damaged(f"it uses {what} {value!r} of {limit}")
+        raise _DamagedError(f"it uses {what} {value!r} of {limit}")
     return value
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise _Damaged(f"{value!r} is not a name")
+        raise _DamagedError(f"{value!r} is not a name")
     return value
 
 
 def _identifier(value: str) -> str:
     if not value.isidentifier():
-        raise _Damaged(f"{value!r} is not the name of an argument")
+        raise _DamagedError(f"{value!r} is not the name of an argument")
     return value

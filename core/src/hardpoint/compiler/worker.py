@@ -1,0 +1,50 @@
+"""The child of :mod:`hardpoint.compiler.isolate`: ``python -m hardpoint.compiler.worker DIR``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from hardpoint.compiler.isolate import read_job, write_artifact
+from hardpoint.errors import CompileError, HardpointError
+from hardpoint.planning.validate import check_artifact
+from hardpoint.registry.policy import Policy
+from hardpoint.registry.registry import Registry
+
+
+def main(folder: Path) -> None:
+    """Compile ``job.pt2`` to ``result.pt2``, or say why not in ``error.json``."""
+    job, program, options = read_job(folder / "job.pt2")
+    allow = None if job["allow"] is None else tuple(job["allow"])
+    policy = Policy(allow=allow, deny=tuple(job["deny"]), override=tuple(job["override"]))
+    registry = Registry(policy=policy)
+    try:
+        backend = registry.open("backend", job["backend"])
+        device = next(d for d in backend.devices() if d.id == job["device"])
+        artifact = backend.compile(program, device, options)
+        record = registry.record("backend", job["backend"])
+        name = f"backend:{job['backend']}"
+        write_artifact(
+            folder / "result.pt2", check_artifact(artifact, name, f"{record.dist} {record.version}")
+        )
+    except HardpointError as error:
+        report(folder, error)
+    except Exception as error:
+        report(
+            folder,
+            CompileError(
+                f"backend {job['backend']!r} could not compile a segment",
+                cause=f"{type(error).__name__}: {str(error)[:600]}",
+                remedy="leave that target out of targets=, or report it to the plugin's author",
+            ),
+        )
+
+
+def report(folder: Path, error: HardpointError) -> None:
+    """Hand an error to the parent."""
+    (folder / "error.json").write_text(json.dumps(error.to_json()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,186 @@
+"""Mode ``aot``: compiled once by AOTInductor into a shared library; loading needs no compiler.
+
+The library goes into the artifact without the weights: they are handed to it where they lie, by
+reference. With ``freezing`` they are folded into the library instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hardpoint import Artifact, ArtifactError, Executable
+from hardpoint_cpu import eager, host
+from hardpoint_cpu.inductor import compiling
+from hardpoint_cpu.origin import artifact_error, compile_error, in_words
+from hardpoint_cpu.segment import Segment
+
+FORMAT = "hardpoint-cpu/aot/1"
+FILE = "model.pt2"
+_AGAIN = "compile the segment again on a machine like this one, or use mode 'eager'"
+
+
+def compile_segment(segment: Segment, described: Mapping[str, Any], *, freezing: bool) -> Artifact:
+    """Compile into a library.
+
+    :raises CompileError: no compiler, a custom operator, or AOTInductor's reason.
+    """
+    _refuse_custom(segment)
+    for attribute, (name, tensor) in segment.weights.items():
+        # The library is compiled for the layout that it sees: let it be the one that is certain.
+        segment.weights[attribute] = (name, tensor.contiguous())
+    package = _compile(segment, described, freezing=freezing)
+    loader = _open(package)
+    needed = {} if freezing else _constants(loader, segment)
+    facts = loader.get_metadata()
+    tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
+    return Artifact(
+        format=FORMAT,
+        files={FILE: package},
+        weights=tensors,
+        metadata={
+            "torch": torch.__version__,
+            "platform": facts["AOTI_PLATFORM"],
+            "machine": facts["AOTI_MACHINE"],
+            "isa": facts["AOTI_CPU_ISA"].split(),
+            "sha256": hashlib.sha256(package).hexdigest(),
+            "constants": needed,
+            "freezing": freezing,
+        },
+    )
+
+
+def _refuse_custom(segment: Segment) -> None:
+    for node in segment.graph.nodes:
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload) and target.namespace not in ("aten", "prims"):
+            raise compile_error(
+                f"node {node.name!r} cannot be compiled ahead of time",
+                cause=f"{target} is a custom operator, which the library would have to find "
+                "wherever it is loaded",
+                remedy="use mode 'eager' or 'inductor' for this segment",
+            )
+
+
+def _compile(segment: Segment, described: Mapping[str, Any], *, freezing: bool) -> bytes:
+    from torch._inductor.compile_fx import compile_fx_aot
+    from torch._inductor.package import package_aoti
+
+    patches = {
+        "aot_inductor.package": True,
+        "aot_inductor.package_constants_in_so": freezing,
+        "freezing": freezing,
+    }
+    target = io.BytesIO()
+    with compiling(described) as inputs:
+        package_aoti(target, compile_fx_aot(segment.module(), inputs, config_patches=patches))
+    return target.getvalue()
+
+
+def _constants(loader: Any, segment: Segment) -> dict[str, str]:
+    """The library's name of each constant -> the artifact's name of the weight."""
+    needed = {}
+    for constant in loader.get_constant_fqns():
+        if constant not in segment.weights:
+            raise compile_error(
+                "AOTInductor made a constant that the artifact cannot hold",
+                cause=f"the library asks for {constant!r}, which is no weight of the segment",
+                remedy="use the option freezing, which keeps constants in the library",
+            )
+        needed[constant] = segment.weights[constant][0]
+    return needed
+
+
+def load(artifact: Artifact) -> AotExecutable:
+    """Open the library and hand it the weights.
+
+    :raises ArtifactError: damaged, for another torch, platform or processor, or without weights.
+    """
+    package = eager.file(artifact, FILE)
+    facts = artifact.metadata
+    _check_host(facts)
+    if hashlib.sha256(package).hexdigest() != facts.get("sha256"):
+        raise artifact_error(
+            f"{FILE} is damaged",
+            cause="its SHA-256 is not the one that was recorded when it was compiled",
+            remedy="copy the package again, or compile the segment again",
+        )
+    constants = facts.get("constants")
+    if not isinstance(constants, Mapping):
+        raise artifact_error("the artifact does not name its constants", remedy=_AGAIN)
+    names = {str(constant): str(name) for constant, name in constants.items()}
+    found = eager.weights(artifact, tuple(names.values()))
+    tensors = {constant: found[name].contiguous() for constant, name in names.items()}
+    try:
+        loader = _open(package)
+        # A library without its constants crashes the process when it is called.
+        wanted = set() if facts.get("freezing") else set(loader.get_constant_fqns())
+        if wanted != set(tensors):
+            raise artifact_error(
+                "the library and its list of weights do not belong together", remedy=_AGAIN
+            )
+        if tensors:
+            loader.load_constants(tensors, False, True, True)
+    except ArtifactError:
+        raise
+    except Exception as error:
+        raise artifact_error(
+            "the library cannot be loaded", cause=in_words(error), remedy=_AGAIN
+        ) from error
+    return AotExecutable(loader, tensors)
+
+
+def _check_host(facts: Mapping[str, object]) -> None:
+    """Refuse what was built for something else, before any of it is loaded."""
+    built, here = str(facts.get("torch")), str(torch.__version__)
+    if built != here:
+        raise artifact_error(
+            "the artifact was compiled for another version of PyTorch",
+            cause=f"it was compiled with torch {built}, this is torch {here}",
+            remedy=_AGAIN,
+        )
+    place = f"{facts.get('platform')} on {facts.get('machine')}"
+    if place != f"{host.system()} on {host.machine()}":
+        raise artifact_error(
+            "the artifact was compiled for another platform",
+            cause=f"it was compiled for {place}, this is {host.system()} on {host.machine()}",
+            remedy=_AGAIN,
+        )
+    listed = facts.get("isa")
+    needed = (
+        {str(name).upper() for name in listed} if isinstance(listed, list) else {"(none named)"}
+    )
+    lacking = sorted(needed - host.isa())
+    if lacking:
+        raise artifact_error(
+            "the artifact was compiled for another processor",
+            cause=f"it needs {', '.join(lacking)}; this processor ({host.device().name}) has "
+            f"{', '.join(sorted(host.isa())) or 'none that is known'}",
+            remedy=_AGAIN,
+        )
+
+
+def _open(package: bytes | memoryview) -> Any:
+    """The loader reads a file only; it unpacks what it needs at once, so the file may go."""
+    with tempfile.TemporaryDirectory(prefix="hardpoint-aot-") as folder:  # mode 0700
+        path = Path(folder) / FILE
+        path.write_bytes(package)
+        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+
+
+class AotExecutable(Executable):
+    """A library and the weights that it was given. It runs one call at a time, others wait."""
+
+    def __init__(self, loader: Any, weights: Mapping[str, torch.Tensor]) -> None:
+        self._run = loader.boxed_run
+        self._weights = weights  # the library holds only pointers to them
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run. The library checks nothing: strides are made right here, the rest by the runtime."""
+        return tuple(self._run([tensor.contiguous() for tensor in inputs]))

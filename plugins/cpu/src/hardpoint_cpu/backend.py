@@ -1,0 +1,107 @@
+"""The backend: one CPU, three ways to run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch.export import ExportedProgram
+
+from hardpoint import (
+    Artifact,
+    Backend,
+    CompileOptions,
+    ConfigError,
+    Device,
+    Executable,
+    Support,
+)
+from hardpoint.errors import did_you_mean
+from hardpoint_cpu import aot, eager, host, inductor, shapes
+from hardpoint_cpu.operators import Operators
+from hardpoint_cpu.options import Options
+from hardpoint_cpu.origin import ORIGIN, PROVIDER, artifact_error, compile_error
+from hardpoint_cpu.precision import to_bfloat16
+from hardpoint_cpu.segment import from_program
+from hardpoint_cpu.support import support
+
+
+class CpuBackend(Backend):
+    """``backend:cpu``.
+
+    :param config: may hold ``operators``: namespaces of custom operators to allow, a list of names.
+    :raises ConfigError: unknown configuration.
+    """
+
+    def __init__(self, config: Mapping[str, object]) -> None:
+        self._operators = Operators(_custom(config))
+
+    def devices(self) -> Sequence[Device]:
+        """The one CPU."""
+        return (host.device(),)
+
+    def support(self, program: ExportedProgram, device: Device) -> Support:
+        """Every node whose operator has a CPU kernel and whose tensors are plain CPU tensors."""
+        return support(program, self._operators)
+
+    def compile(
+        self, program: ExportedProgram, device: Device, options: CompileOptions
+    ) -> Artifact:
+        """Compile a segment in the mode that the options name.
+
+        :raises CompileError: with the reason in words.
+        :raises ConfigError: unknown options.
+        """
+        wanted = Options.parse(options.backend)
+        segment = from_program(program)
+        if options.precision == "bf16":
+            segment = to_bfloat16(segment)
+        elif options.precision != "fp32":
+            raise compile_error(
+                f"the cpu backend does not compute in {options.precision}",
+                remedy="ask for precision 'fp32' or 'bf16', or for another backend",
+            )
+        if wanted.mode == "eager":
+            return eager.compile_segment(segment, self._operators)
+        described = shapes.describe(program)
+        if wanted.mode == "inductor":
+            return inductor.compile_segment(
+                segment, described, self._operators, freezing=wanted.freezing
+            )
+        return aot.compile_segment(segment, described, freezing=wanted.freezing)
+
+    def load(self, artifact: Artifact, device: Device) -> Executable:
+        """Open an artifact of any of the modes.
+
+        :raises ArtifactError: another version, another machine, or damaged; with the reason.
+        """
+        if artifact.format == eager.FORMAT:
+            return eager.load(artifact, self._operators)
+        if artifact.format == inductor.FORMAT:
+            return inductor.load(artifact, self._operators)
+        if artifact.format == aot.FORMAT:
+            return aot.load(artifact)
+        raise artifact_error(
+            f"the artifact's format {artifact.format!r} is not one that the cpu backend reads",
+            cause=f"it reads {eager.FORMAT}, {inductor.FORMAT} and {aot.FORMAT}",
+            remedy="open it with the backend that made it, or compile the segment again",
+        )
+
+
+def _custom(config: Mapping[str, object]) -> frozenset[str]:
+    for name in config:
+        if name != "operators":
+            raise ConfigError(
+                f"the cpu backend has no configuration {name!r}",
+                provider=PROVIDER,
+                origin=ORIGIN,
+                remedy=did_you_mean(name, ["operators"]),
+            )
+    names = config.get("operators", ())
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise ConfigError(
+            f"configuration operators is {names!r}",
+            provider=PROVIDER,
+            origin=ORIGIN,
+            remedy="give a list of namespaces, e.g. ['torchvision']",
+        )
+    return frozenset(names)

@@ -1,0 +1,80 @@
+"""Mode ``eager``: PyTorch's own kernels, one after the other, with nothing in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from hardpoint import Artifact, Executable
+from hardpoint_cpu import emit, wire
+from hardpoint_cpu.operators import Operators
+from hardpoint_cpu.origin import artifact_error
+from hardpoint_cpu.segment import Segment
+
+FORMAT = "hardpoint-cpu/eager/1"
+
+
+def compile_segment(segment: Segment, operators: Operators) -> Artifact:
+    """The graph as data; nothing is generated.
+
+    :raises CompileError: a node that the format does not hold.
+    """
+    return Artifact(
+        format=FORMAT,
+        files={wire.FILE: wire.encode(segment, operators)},
+        weights=segment.named_weights(),
+        metadata={"torch": torch.__version__},
+    )
+
+
+def load(artifact: Artifact, operators: Operators) -> EagerExecutable:
+    """Open an artifact of this mode.
+
+    :raises ArtifactError: damaged, or its weights are not all there.
+    """
+    recipe = wire.decode(file(artifact, wire.FILE), operators)
+    return EagerExecutable(emit.function(recipe, weights(artifact, recipe.weights)))
+
+
+def file(artifact: Artifact, name: str) -> bytes | memoryview:
+    """One file of the artifact.
+
+    :raises ArtifactError: it is not there.
+    """
+    if name not in artifact.files:
+        raise artifact_error(f"the artifact has no file {name!r}", remedy="compile it again")
+    return artifact.files[name]
+
+
+def weights(artifact: Artifact, names: tuple[str, ...]) -> Mapping[str, torch.Tensor]:
+    """The weights that a graph uses, detached; memory stays shared.
+
+    :raises ArtifactError: one is not there.
+    """
+    missing = [name for name in names if name not in artifact.weights]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise artifact_error(
+            f"the artifact lacks the weight {missing[0]!r}{more}",
+            remedy="load it together with the weights that it was compiled with",
+        )
+    return {name: artifact.weights[name].detach() for name in names}
+
+
+class EagerExecutable(Executable):
+    """A straight-line function over PyTorch's operators. Safe to call from any thread."""
+
+    def __init__(self, run: emit.Function) -> None:
+        self._run = run
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run, without recording gradients and without the caller's autocast."""
+        # Asking is five times cheaper than entering a context that changes nothing.
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self(*inputs)
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self._run(*inputs)
+        return self._run(*inputs)

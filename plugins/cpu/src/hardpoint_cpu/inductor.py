@@ -1,0 +1,137 @@
+"""Mode ``inductor``: PyTorch's compiler, run on the machine that runs the segment.
+
+PyTorch 2.13 can save what Inductor compiled only as pickles (``CompiledArtifact.save``), which an
+artifact must not hold. So the artifact is the graph; loading it compiles again, through Inductor's
+own cache on disk, and needs a C++ compiler. Compiling ahead of time is mode ``aot``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from hardpoint import Artifact, ArtifactError, CompileError, Executable
+from hardpoint_cpu import eager, emit, host, shapes, wire
+from hardpoint_cpu.operators import Operators
+from hardpoint_cpu.origin import artifact_error, compile_error, in_words
+from hardpoint_cpu.segment import Segment
+
+FORMAT = "hardpoint-cpu/inductor/1"
+# Inductor's configuration and its tracing context belong to the process: one compilation at a time.
+_LOCK = threading.RLock()
+
+Compiled = Callable[..., Sequence[torch.Tensor]]
+
+
+def compile_segment(
+    segment: Segment, described: Mapping[str, Any], operators: Operators, *, freezing: bool
+) -> Artifact:
+    """Compile once, to prove that it works and to fill Inductor's cache, and keep the graph.
+
+    :raises CompileError: no compiler, or Inductor's reason.
+    """
+    data = wire.encode(segment, operators)
+    build(segment.module(), described, freezing=freezing)
+    return Artifact(
+        format=FORMAT,
+        files={wire.FILE: data},
+        weights=segment.named_weights(),
+        metadata={
+            "torch": torch.__version__,
+            "inputs": dict(described),
+            "freezing": freezing,
+            "needs": "a C++ compiler where it is loaded: it is compiled again there",
+        },
+    )
+
+
+def load(artifact: Artifact, operators: Operators) -> InductorExecutable:
+    """Compile the artifact's graph for this machine.
+
+    :raises ArtifactError: damaged, or it cannot be compiled here, and why.
+    """
+    recipe = wire.decode(eager.file(artifact, wire.FILE), operators)
+    described = artifact.metadata.get("inputs")
+    if not isinstance(described, Mapping):
+        raise artifact_error(
+            "the artifact does not describe its inputs", remedy="compile the segment again"
+        )
+    module = emit.graph_module(recipe, eager.weights(artifact, recipe.weights))
+    try:
+        compiled = build(module, described, freezing=bool(artifact.metadata.get("freezing")))
+    except CompileError as error:
+        raise artifact_error(
+            "the artifact cannot be compiled on this machine",
+            cause=error.cause or error.what,
+            remedy=error.remedy or "use mode 'aot', which is compiled once, or mode 'eager'",
+        ) from error
+    return InductorExecutable(compiled)
+
+
+def build(module: GraphModule, described: Mapping[str, Any], *, freezing: bool) -> Compiled:
+    """``module`` compiled for inputs as described.
+
+    :raises CompileError: no compiler, Inductor's reason, or code that holds for some sizes only.
+    """
+    from torch._inductor import config
+    from torch._inductor.compile_fx import compile_fx
+
+    with compiling(described) as inputs, config.patch(freezing=freezing):
+        compiled: Compiled = compile_fx(module, inputs)
+    return compiled
+
+
+@contextmanager
+def compiling(described: Mapping[str, Any]) -> Iterator[list[torch.Tensor]]:
+    """All that surrounds one run of Inductor; gives its fake inputs. Leaves no state behind.
+
+    :raises CompileError: no compiler, the reason of what went wrong inside, or code that holds for
+        some sizes only.
+    """
+    missing = host.compiler_missing()
+    if missing is not None:
+        raise compile_error(
+            "the segment cannot be compiled on this machine",
+            cause=missing,
+            remedy=f"{host.COMPILER_REMEDY}; mode 'eager' needs none",
+        )
+    with _LOCK, torch.no_grad(), torch.autocast("cpu", enabled=False):
+        environment, inputs, mode = shapes.fakes(described)
+        context = torch._guards.TracingContext(mode)
+        try:
+            with torch._guards.tracing(context):
+                yield inputs
+        except (CompileError, ArtifactError):
+            raise
+        except Exception as error:
+            raise compile_error(
+                "Inductor could not compile the segment",
+                cause=in_words(error),
+                remedy="use mode 'eager' for this segment",
+            ) from error
+        narrowed = shapes.specialized(environment)
+        if narrowed is not None:
+            raise compile_error(
+                "Inductor's code for this segment holds for some of its sizes only",
+                cause=f"it took for granted: {narrowed}",
+                remedy="make these sizes static when capturing, or use mode 'eager'",
+            )
+
+
+class InductorExecutable(Executable):
+    """Inductor's function, given contiguous inputs as it was compiled for."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        self._compiled = compiled
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run, without recording gradients."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self(*inputs)
+        return tuple(self._compiled(*[tensor.contiguous() for tensor in inputs]))

@@ -1,0 +1,272 @@
+"""Rewrite a segment so that its float32 arithmetic is done in bfloat16.
+
+Every value of the program has one dtype there; here it may be had in two forms, as declared
+(*wide*) and in bfloat16 (*narrow*), a cast between them being made where a node wants the other.
+
+- A node runs narrow if its operator may (``narrow_ops``) and one of its inputs is *hot*: it comes
+  from a float input of the segment or from a parameter. Positions, masks and tables made of
+  integers and constants alone stay exact, and are cast where they meet the data.
+- Each result of a narrow node has the program's dtype with bfloat16 in float32's place, so that
+  type promotion downstream goes as it did in the program. Dtypes given as arguments follow suit.
+- Finite numbers beyond bfloat16's range, such as ``finfo(float32).min`` in attention masks, are
+  cast to its largest number, not to infinity: a row of ``-inf`` is a NaN after softmax.
+- Outputs are cast back: the segment's boundary does not change.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+from torch.utils._pytree import tree_any, tree_map, tree_map_only
+
+from hardpoint_cpu import narrow_ops
+from hardpoint_cpu.origin import compile_error, in_words
+from hardpoint_cpu.segment import Segment
+
+_NARROWED = (torch.float32, torch.float16)
+_LARGEST = torch.finfo(torch.bfloat16).max
+_aten = torch.ops.aten
+_SIZES = (_aten.sym_size.int, _aten.sym_numel.default, _aten.sym_stride.int)
+
+
+@dataclass
+class _Forms:
+    """One value of the program, in the forms that exist so far.
+
+    :param dtype: as declared; ``None`` for what is not one tensor.
+    :param hot: depends on data, not on positions and constants alone.
+    :param extreme: may hold finite numbers beyond bfloat16's range.
+    """
+
+    dtype: torch.dtype | None
+    hot: bool
+    extreme: bool
+    wide: Node | None = None
+    narrow: Node | None = None
+
+
+def to_bfloat16(segment: Segment) -> Segment:
+    """``segment`` with its arithmetic in bfloat16, and the weights that it then needs.
+
+    :raises CompileError: a node that does not take it; names the node.
+    """
+    return _Narrower(segment).run()
+
+
+class _Narrower:
+    def __init__(self, segment: Segment) -> None:
+        self._source = segment
+        self._made = Segment(Graph(), subgraphs=segment.subgraphs)
+        self._forms: dict[Node, _Forms] = {}
+        self._weights: dict[tuple[object, ...], str] = {}
+
+    def run(self) -> Segment:
+        for node in self._source.graph.nodes:
+            if node.op == "output":
+                results = tuple(self._want(n, narrow=False) for n in node.args[0])
+                self._made.graph.output(results)
+            elif node.op == "call_function":
+                self._call(node)
+            else:
+                self._take(node)
+        self._made.graph.eliminate_dead_code(_must_stay)
+        self._drop_unused_weights()
+        return self._made
+
+    def _take(self, node: Node) -> None:
+        """An input, a weight or a sub-graph."""
+        if node.op == "placeholder":
+            made = self._made.graph.node_copy(node)
+            made.meta = dict(node.meta)
+            floating = _dtype(node) in _NARROWED
+            self._forms[node] = _Forms(_dtype(node), floating, floating, wide=made)
+        elif node.target in self._source.weights:
+            _, tensor = self._source.weights[str(node.target)]
+            hot = node.target in self._source.parameters and tensor.dtype in _NARROWED
+            self._forms[node] = _Forms(tensor.dtype, hot, False)
+        else:
+            made = self._made.graph.node_copy(node)
+            made.meta = dict(node.meta)
+            self._forms[node] = _Forms(None, False, False, wide=made)
+
+    def _call(self, node: Node) -> None:
+        inputs = [self._forms[n] for n in node.all_input_nodes]
+        hot = any(form.hot for form in inputs)
+        extreme = any(form.extreme for form in inputs) or tree_any(
+            _is_extreme, (node.args, node.kwargs)
+        )
+        form = _Forms(_dtype(node), hot, extreme)
+        picks = node.all_input_nodes[0] if _is_getitem(node) else None
+        if picks is not None and self._forms[picks].narrow is not None:
+            # One of several results of a narrow node: in the form that its kernel gave.
+            self._add_narrow(node, form, self._results(node, picks))
+        elif hot and picks is None and narrow_ops.is_narrow(node.target):
+            self._add_narrow(node, form, self._narrow_call(node))
+        else:
+            form.wide = self._as_declared(node)
+        self._forms[node] = form
+
+    def _as_declared(self, node: Node) -> Node:
+        if node.target in _SIZES:  # any form has them: no cast for their sake
+            made = self._made.graph.node_copy(node, self._any_form)
+        else:
+            made = self._made.graph.node_copy(node, lambda n: self._want(n, narrow=False))
+        made.meta = dict(node.meta)
+        return made
+
+    def _any_form(self, node: Node) -> Node:
+        form = self._forms[node]
+        return form.wide or form.narrow or self._want(node, narrow=False)
+
+    def _results(self, node: Node, picks: Node) -> Node:
+        source = self._forms[picks].narrow
+        assert source is not None
+        made = self._made.graph.call_function(node.target, (source, *node.args[1:]))  # type: ignore[arg-type]
+        made.meta["val"] = source.meta["val"][node.args[1]]
+        return made
+
+    def _narrow_call(self, node: Node) -> Node:
+        target = node.target
+        assert isinstance(target, torch._ops.OpOverload)
+        kept = narrow_ops.kept(target)
+
+        def changed(argument: Any, *, keep: bool = False) -> Any:
+            if isinstance(argument, Node):
+                wide = keep and self._forms[argument].dtype is torch.float32
+                return self._want(argument, narrow=not wide)
+            if isinstance(argument, torch.dtype):
+                return torch.bfloat16 if argument in _NARROWED else argument
+            if _is_extreme(argument):
+                return math.copysign(_LARGEST, argument)
+            return argument
+
+        args = tuple(
+            tree_map(lambda a, k=i in kept: changed(a, keep=k), argument, is_leaf=_is_leaf)
+            for i, argument in enumerate(node.args)
+        )
+        kwargs = {k: tree_map(changed, v, is_leaf=_is_leaf) for k, v in node.kwargs.items()}
+        return self._emit(target, args, kwargs, node)
+
+    def _emit(
+        self, target: torch._ops.OpOverload, args: Any, kwargs: Mapping[str, Any], node: Node
+    ) -> Node:
+        """Add a call, and learn from PyTorch what dtype its result has now."""
+        made = self._made.graph.call_function(target, args, dict(kwargs))
+        value = node.meta["val"]
+        fake_args, fake_kwargs = tree_map_only(Node, lambda n: n.meta["val"], (args, dict(kwargs)))
+        mode = _fake_mode(value)
+        try:
+            with mode, mode.shape_env.suppress_guards(), torch.no_grad():
+                made.meta["val"] = target(*fake_args, **fake_kwargs)
+        except Exception as error:
+            raise compile_error(
+                f"node {node.name!r} ({target}) cannot be computed in bf16",
+                cause=in_words(error),
+                remedy="use precision 'fp32' for this segment",
+            ) from error
+        return made
+
+    def _add_narrow(self, node: Node, form: _Forms, made: Node) -> None:
+        """Record a narrow result; give it the dtype that the program's would have."""
+        if form.dtype is not None:
+            wanted = torch.bfloat16 if form.dtype in _NARROWED else form.dtype
+            if made.meta["val"].dtype != wanted:
+                made = self._cast(made, wanted)
+            if form.dtype not in _NARROWED:
+                form.wide = made
+        form.narrow = made
+        form.extreme = False
+
+    def _want(self, node: Node, *, narrow: bool) -> Node:
+        """``node``'s value in one form, cast if it exists in the other only."""
+        form = self._forms[node]
+        if node.op == "get_attr" and form.dtype is not None:
+            return self._weight(node, form, narrow=narrow and form.dtype in _NARROWED)
+        if form.dtype not in _NARROWED or not narrow:
+            if form.wide is None:
+                if form.narrow is None or form.dtype is None:
+                    raise compile_error(
+                        f"the list of tensors {node.name!r} is used whole, not item by item",
+                        remedy="use precision 'fp32' for this segment",
+                    )
+                form.wide = self._cast(form.narrow, form.dtype)
+            return form.wide
+        if form.narrow is None:
+            assert form.wide is not None
+            source = self._saturated(form.wide) if form.extreme else form.wide
+            form.narrow = self._cast(source, torch.bfloat16)
+        return form.narrow
+
+    def _weight(self, node: Node, form: _Forms, *, narrow: bool) -> Node:
+        """A weight, cast here and now if need be; equal ones once."""
+        existing = form.narrow if narrow else form.wide
+        if existing is not None:
+            return existing
+        name, tensor = self._source.weights[str(node.target)]
+        if narrow:
+            name, tensor = f"{name}@bf16", _cast_weight(tensor)
+        attribute = f"w{len(self._made.weights)}"
+        self._made.weights[attribute] = (name, tensor)
+        made = self._made.graph.get_attr(attribute)
+        with _fake_mode(node.meta["val"]):
+            made.meta["val"] = torch.empty_like(node.meta["val"], dtype=tensor.dtype)
+        if narrow:
+            form.narrow = made
+        else:
+            form.wide = made
+        return made
+
+    def _cast(self, source: Node, dtype: torch.dtype) -> Node:
+        return self._emit(_aten._to_copy.default, (source,), {"dtype": dtype}, source)
+
+    def _saturated(self, source: Node) -> Node:
+        """``source``, finite numbers brought within bfloat16's range; infinities and NaN stay."""
+        inside = self._emit(_aten.clamp.default, (source, -_LARGEST, _LARGEST), {}, source)
+        infinite = self._emit(_aten.isinf.default, (source,), {}, source)
+        return self._emit(_aten.where.self, (infinite, source, inside), {}, source)
+
+    def _drop_unused_weights(self) -> None:
+        used = {n.target for n in self._made.graph.nodes if n.op == "get_attr"}
+        kept = [(n, self._made.weights[n]) for n in self._made.weights if n in used]
+        self._made.weights = dict(kept)
+
+
+def _cast_weight(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach()
+    inside = tensor.clamp(-_LARGEST, _LARGEST)
+    return torch.where(tensor.isinf(), tensor, inside).to(torch.bfloat16)
+
+
+def _dtype(node: Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
+
+
+def _fake_mode(value: Any) -> Any:
+    """The fake mode under which the program was captured."""
+    for item in [value] if isinstance(value, torch.Tensor) else value:
+        if isinstance(item, torch.Tensor):
+            return item.fake_mode  # type: ignore[attr-defined]
+    raise TypeError(f"no tensor in {value!r}")
+
+
+def _is_leaf(argument: Any) -> bool:
+    return isinstance(argument, Node)
+
+
+def _is_getitem(node: Node) -> bool:
+    return node.target is operator.getitem and _dtype(node) is not None
+
+
+def _is_extreme(argument: Any) -> bool:
+    return isinstance(argument, float) and math.isfinite(argument) and abs(argument) > _LARGEST
+
+
+def _must_stay(node: Node) -> bool:
+    return node.op in ("placeholder", "output") or node.is_impure()
