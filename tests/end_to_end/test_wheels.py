@@ -190,7 +190,7 @@ def test_hardpoint_list_finds_every_provider_by_its_wheel(fresh: Fresh, built: P
         ("transport", "gloo"),
     }
     assert {one["state"] for one in found.values()} == {"discovered"}
-    assert {normalized(one["dist"]) for one in found.values()} <= set(wheels(built))
+    assert {normalized(one["distribution"]) for one in found.values()} <= set(wheels(built))
 
 
 SCRIPT = """

@@ -1,1 +1,1 @@
-X=1
+"""Makers of fake distributions and providers: real dist-info folders, real modules, real ABCs."""

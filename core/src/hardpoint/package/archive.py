@@ -13,7 +13,7 @@ from typing import Any
 
 from hardpoint.errors import PackageError
 from hardpoint.package import strict_json, zip_layout
-from hardpoint.package.refusal import Malformed, refusing, unusable
+from hardpoint.package.refusal import MalformedError, refusing, unusable
 from hardpoint.package.zip_layout import Entry
 
 FORMAT = b"pt2"
@@ -57,13 +57,13 @@ class Archive:
         ):
             entry = self.entries.get(name)
             if entry is None:
-                raise Malformed(
+                raise MalformedError(
                     f"it is a zip archive, but no PT2 archive: it has no entry {name!r}",
                     remedy="give a file that compiled.save(...) or torch.export.save(...) wrote",
                 )
             found = bytes(self._bytes()[entry.offset : entry.offset + min(entry.size, 64)])
             if found != wanted:
-                raise Malformed(f"its {name} is {found!r}; this hardpoint reads {wanted!r}")
+                raise MalformedError(f"its {name} is {found!r}; this hardpoint reads {wanted!r}")
 
     def _bytes(self) -> memoryview:
         if self._data is None:
@@ -130,5 +130,7 @@ def _map(path: Path) -> memoryview:
         raise unusable(path, "the file is empty") from None
     except OSError as error:
         raise unusable(
-            path, f"it cannot be read: {error.strerror}", remedy="check the path and its permissions"
+            path,
+            f"it cannot be read: {error.strerror}",
+            remedy="check the path and its permissions",
         ) from error

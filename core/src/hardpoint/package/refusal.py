@@ -11,7 +11,7 @@ from hardpoint.errors import PackageError
 AGAIN = "get the file again from where it was made; if it is bad there too, save it again"
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """Inside this package: the cause in words, raised where the path of the file is not known."""
 
     def __init__(self, cause: str, *, remedy: str = AGAIN) -> None:
@@ -27,8 +27,8 @@ def unusable(path: Path | str, cause: str, *, remedy: str = AGAIN) -> PackageErr
 
 @contextmanager
 def refusing(path: Path | str) -> Iterator[None]:
-    """Turn :class:`Malformed` into the :class:`PackageError` that names the file."""
+    """Turn :class:`MalformedError` into the :class:`PackageError` that names the file."""
     try:
         yield
-    except Malformed as error:
+    except MalformedError as error:
         raise unusable(path, error.cause, remedy=error.remedy) from None

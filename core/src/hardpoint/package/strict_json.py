@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from hardpoint.package.refusal import Malformed
+from hardpoint.package.refusal import MalformedError
 
 MAX_DEPTH = 200
 
@@ -15,11 +15,11 @@ def parse(data: bytes | memoryview, *, what: str, max_bytes: int) -> Any:
     """The value that ``data`` holds.
 
     :param what: how messages call it, e.g. ``"entry 'models/model.json'"``.
-    :raises Malformed: not UTF-8, not JSON, too big, too deep, a key twice, or a number that is not
-        finite.
+    :raises MalformedError: not UTF-8, not JSON, too big, too deep, a key twice, or a number that
+        is not finite.
     """
     if len(data) > max_bytes:
-        raise Malformed(f"{what} has {len(data)} bytes; at most {max_bytes} are read as JSON")
+        raise MalformedError(f"{what} has {len(data)} bytes; at most {max_bytes} are read as JSON")
     try:
         value = json.loads(
             bytes(data).decode("utf-8"),
@@ -29,9 +29,9 @@ def parse(data: bytes | memoryview, *, what: str, max_bytes: int) -> Any:
         )
         _check_depth(value)
     except RecursionError:
-        raise Malformed(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
+        raise MalformedError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
-        raise Malformed(f"{what} is not valid JSON: {error}") from None
+        raise MalformedError(f"{what} is not valid JSON: {error}") from None
     return value
 
 

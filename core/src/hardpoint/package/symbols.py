@@ -18,7 +18,7 @@ from typing import Any
 import sympy
 from torch.utils._sympy import functions as torch_functions
 
-from hardpoint.package.refusal import Malformed
+from hardpoint.package.refusal import MalformedError
 
 MAX_LENGTH = 20_000
 _INT_LIMIT = 1 << 63
@@ -34,10 +34,10 @@ _FROM_SYMPY = (
     "StrictLessThan StrictGreaterThan"
 )
 _FROM_TORCH = (
-    "FloorDiv ModularIndexing Where PythonMod Mod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift "
-    "PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat "
-    "TruncToInt RoundToInt RoundDecimal ToFloat Identity Max Min OpaqueUnaryFn_sqrt OpaqueUnaryFn_exp "
-    "OpaqueUnaryFn_log2 BitwiseFn_bitwise_and BitwiseFn_bitwise_or"
+    "FloorDiv ModularIndexing Where PythonMod Mod CleanDiv CeilToInt FloorToInt CeilDiv LShift "
+    "RShift PowByNatural FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator "
+    "TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat Identity Max Min OpaqueUnaryFn_sqrt "
+    "OpaqueUnaryFn_exp OpaqueUnaryFn_log2 BitwiseFn_bitwise_and BitwiseFn_bitwise_or"
 )
 # The torch functions come second: where both have a name (Mod, Max, Min), PyTorch means its own.
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -51,7 +51,9 @@ _CONSTANTS: Mapping[str, Any] = {
     "zoo": sympy.zoo,
     "nan": sympy.nan,
 }
-_ASSUMPTIONS = frozenset({"positive", "integer", "nonnegative", "real", "zero", "finite", "nonzero"})
+_ASSUMPTIONS = frozenset(
+    {"positive", "integer", "nonnegative", "real", "zero", "finite", "nonzero"}
+)
 _GUARD_FUNCTIONS = frozenset({*_FUNCTIONS, "bool", "int", "float", "max", "min", "abs", "not_"})
 _GUARD_METHODS = frozenset({"size", "stride", "storage_offset", "ndimension"})
 _GUARD_MATH = frozenset({"ceil", "floor", "trunc", "sqrt", "pow"})
@@ -65,10 +67,10 @@ _GUARD_SYNTAX = (
 def symbol_name(text: str) -> str:
     """``text``, which is the name of a symbolic size.
 
-    :raises Malformed: it is not.
+    :raises MalformedError: it is not.
     """
     if not _SYMBOL.fullmatch(text):
-        raise Malformed(f"{text!r:.100} is not the name of a symbolic size")
+        raise MalformedError(f"{text!r:.100} is not the name of a symbolic size")
     return text
 
 
@@ -76,14 +78,14 @@ def symbol_name(text: str) -> str:
 def expression(text: str) -> sympy.Basic:
     """The expression that ``sympy.srepr`` wrote as ``text``.
 
-    :raises Malformed: anything but calls of known functions on symbols and numbers.
+    :raises MalformedError: anything but calls of known functions on symbols and numbers.
     """
     try:
         built = _build(_syntax(text))
-    except Malformed:
+    except MalformedError:
         raise
     except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
-        raise Malformed(f"the size expression {text!r:.100} is impossible: {error}") from None
+        raise MalformedError(f"the size expression {text!r:.100} is impossible: {error}") from None
     if not isinstance(built, sympy.Basic):
         raise _bad_expression(text)
     return built
@@ -92,7 +94,7 @@ def expression(text: str) -> sympy.Basic:
 def check_guard(text: str) -> str:
     """``text``, which is a condition on the sizes of the inputs.
 
-    :raises Malformed: it could do anything else.
+    :raises MalformedError: it could do anything else.
     """
     tree = _syntax(text)
     if not isinstance(tree, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Call):
@@ -103,19 +105,23 @@ def check_guard(text: str) -> str:
 
 def _syntax(text: str) -> ast.expr:
     if len(text) > MAX_LENGTH:
-        raise Malformed(f"a size expression has {len(text)} characters; at most {MAX_LENGTH} are read")
+        raise MalformedError(
+            f"a size expression has {len(text)} characters, more than {MAX_LENGTH}"
+        )
     try:
         return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise _bad_expression(text) from None
 
 
-def _bad_expression(text: str) -> Malformed:
-    return Malformed(f"{text!r:.100} is not a size expression")
+def _bad_expression(text: str) -> MalformedError:
+    return MalformedError(f"{text!r:.100} is not a size expression")
 
 
-def _bad_guard(text: str) -> Malformed:
-    return Malformed(f"the guard {text!r:.100} is not a plain condition on the sizes of inputs")
+def _bad_guard(text: str) -> MalformedError:
+    return MalformedError(
+        f"the guard {text!r:.100} is not a plain condition on the sizes of inputs"
+    )
 
 
 def _build(node: ast.expr) -> Any:
@@ -123,16 +129,16 @@ def _build(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=bool() | None):
             return node.value
-        case ast.Constant(value=int()) if abs(node.value) < _INT_LIMIT:
-            return node.value
+        case ast.Constant(value=int() as number) if abs(number) < _INT_LIMIT:
+            return number
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
             return -_build(node.operand)
         case ast.Name(id=name) if name in _CONSTANTS:
             return _CONSTANTS[name]
         case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str() as name)]):
             return sympy.Symbol(symbol_name(name), **_assumptions(node))
-        case ast.Call(func=ast.Name(id="Integer"), args=[number], keywords=[]):
-            return sympy.Integer(_literal(number))
+        case ast.Call(func=ast.Name(id="Integer"), args=[whole], keywords=[]):
+            return sympy.Integer(_literal(whole))
         case ast.Call(func=ast.Name(id="Rational"), args=[over, under], keywords=[]):
             return sympy.Rational(_literal(over), _literal(under))
         case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str() as digits)]):
@@ -165,7 +171,9 @@ def _literal(node: ast.expr) -> int:
 def _check_exponent(values: list[Any]) -> None:
     number = values[1] if len(values) == 2 else None
     if not (isinstance(number, sympy.Rational) and abs(number) <= _MAX_EXPONENT):
-        raise Malformed("a size expression has an exponent or a shift that is not a small number")
+        raise MalformedError(
+            "a size expression has an exponent or a shift that is not a small number"
+        )
 
 
 def _check_guard_node(node: ast.AST, text: str) -> None:
@@ -176,7 +184,9 @@ def _check_guard_node(node: ast.AST, text: str) -> None:
             return
         case ast.Name(id="L" | "inf"):
             return
-        case ast.Subscript(value=ast.Name() | ast.Subscript() | ast.Call(), slice=ast.Constant() as key):
+        case ast.Subscript(
+            value=ast.Name() | ast.Subscript() | ast.Call(), slice=ast.Constant() as key
+        ):
             if not (isinstance(key.value, int) or _KEY.fullmatch(str(key.value))):
                 raise _bad_guard(text)
             children = [node.value]

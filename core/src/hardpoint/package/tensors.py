@@ -1,7 +1,7 @@
 """Tensors in a package: each storage written once, and mapped back without a copy.
 
-A *reference* says where a tensor lies: ``{"entry", "dtype", "shape", "strides", "offset"}``, strides
-and offset in elements. It is plain JSON, so that a manifest can hold it.
+A *reference* says where a tensor lies: ``{"entry", "dtype", "shape", "strides", "offset"}``,
+strides and offset in elements. It is plain JSON, so that a manifest can hold it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from hardpoint.errors import PackageError
 from hardpoint.package.archive import Archive
-from hardpoint.package.refusal import Malformed, refusing
+from hardpoint.package.refusal import MalformedError, refusing
 from hardpoint.package.writer import ArchiveWriter
 
 TENSORS = "data/hardpoint/tensors/tensor_"
@@ -49,8 +49,8 @@ class TensorStore:
     """Writes tensors into an archive; what lies in the same memory is written once.
 
     Only the part of a storage that is used is written: a slice of a large file's mapping does not
-    drag the file along. Entries are shared by (storage, dtype), because PyTorch's own reader sees an
-    entry as an array of one dtype.
+    drag the file along. Entries are shared by (storage, dtype), because PyTorch's own reader
+    takes an entry for an array of one dtype.
     """
 
     def __init__(self, writer: ArchiveWriter) -> None:
@@ -92,9 +92,7 @@ class TensorStore:
             refs[name] = _ref(tensor, found)
         return refs
 
-    def _usable(
-        self, key: tuple[str, int, torch.dtype], prefix: str, share: bool
-    ) -> list[_Range]:
+    def _usable(self, key: tuple[str, int, torch.dtype], prefix: str, share: bool) -> list[_Range]:
         ranges = self._ranges.get(key, [])
         return [r for r in ranges if share or r.entry.startswith(prefix)]
 
@@ -125,8 +123,8 @@ class TensorStore:
         ):
             raise PackageError(
                 f"{self._writer.path} could not be written",
-                cause=f"the tensor {name!r} ({kind.__name__}, {plain.dtype}, {plain.layout}) has no "
-                "plain bytes to write",
+                cause=f"the tensor {name!r} ({kind.__name__}, {plain.dtype}, {plain.layout}) has "
+                "no plain bytes to write",
                 remedy="turn it into an ordinary dense tensor before capturing the model",
             )
         plain = plain.resolve_conj().resolve_neg()
@@ -175,18 +173,18 @@ def _checked(
 ) -> tuple[str, torch.dtype, tuple[int, ...], tuple[int, ...], int]:
     """The parts of a reference; any of them may be hostile until here."""
     if not isinstance(ref, dict) or ref.keys() != {"entry", "dtype", "shape", "strides", "offset"}:
-        raise Malformed("a tensor's reference does not have the five parts it must have")
+        raise MalformedError("a tensor's reference does not have the five parts it must have")
     name, dtype_name, shape, strides, offset = (
         ref[part] for part in ("entry", "dtype", "shape", "strides", "offset")
     )
     entry = archive.entries.get(name) if isinstance(name, str) else None
     if entry is None:
-        raise Malformed(f"a tensor refers to entry {name!r}, which does not exist")
+        raise MalformedError(f"a tensor refers to entry {name!r}, which does not exist")
     dtype = DTYPES.get(dtype_name) if isinstance(dtype_name, str) else None
     if dtype is None:
-        raise Malformed(f"the tensor in {name!r} has the unknown dtype {dtype_name!r}")
+        raise MalformedError(f"the tensor in {name!r} has the unknown dtype {dtype_name!r}")
     if not (_sizes(shape) and _sizes(strides) and _sizes([offset]) and len(shape) == len(strides)):
-        raise Malformed(
+        raise MalformedError(
             f"the tensor in {name!r} has an impossible layout: shape {shape!r:.80}, strides "
             f"{strides!r:.80}, offset {offset!r:.40}"
         )
@@ -196,11 +194,13 @@ def _checked(
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     needed = (last + 1) * dtype.itemsize if count else 0
     if needed > entry.size:
-        raise Malformed(
+        raise MalformedError(
             f"the tensor in {name!r} needs {needed} bytes of an entry that has {entry.size}"
         )
     if count * dtype.itemsize > max(entry.size, MAX_EXPANDED_BYTES):
-        raise Malformed(f"the tensor in {name!r} claims {count} elements of {entry.size} bytes")
+        raise MalformedError(
+            f"the tensor in {name!r} claims {count} elements of {entry.size} bytes"
+        )
     return name, dtype, tuple(shape), tuple(strides), offset if count else 0
 
 
@@ -219,11 +219,11 @@ def _key(tensor: torch.Tensor) -> tuple[str, int, torch.dtype]:
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     """First element of the storage that ``tensor`` uses, and one past its last."""
-    start = tensor.storage_offset()
+    start = int(tensor.storage_offset())
     if not tensor.numel():
         return start, start
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return start, start + sum((size - 1) * step for size, step in sizes) + 1
+    return start, start + sum((int(size) - 1) * int(step) for size, step in sizes) + 1
 
 
 def _union(extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

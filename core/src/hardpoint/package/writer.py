@@ -21,7 +21,7 @@ from typing import BinaryIO
 from hardpoint.errors import PackageError
 from hardpoint.package import zip_layout as layout
 from hardpoint.package.archive import BYTE_ORDER, FORMAT, VERSION
-from hardpoint.package.refusal import Malformed
+from hardpoint.package.refusal import MalformedError
 
 ROOT = "hardpoint"
 # PyTorch's reader refuses an archive without this record; 6 is what its PT2 writer sets.
@@ -73,7 +73,7 @@ class ArchiveWriter:
         """
         try:
             layout.check_name(name)
-        except Malformed as error:
+        except MalformedError as error:
             raise self._failed(error.cause) from None
         if name in self._digests:
             raise self._failed(f"entry {name!r} is written twice")
@@ -213,4 +213,5 @@ def _end(count: int, start: int, size: int) -> bytes:
     locator = layout.LOCATOR64.pack(layout.LOCATOR64_SIGNATURE, 0, at, 1)
     count16 = min(count, layout.MAX16)
     sizes = (min(size, layout.MAX32), min(start, layout.MAX32))
-    return end64 + locator + layout.END.pack(layout.END_SIGNATURE, 0, 0, count16, count16, *sizes, 0)
+    end = layout.END.pack(layout.END_SIGNATURE, 0, 0, count16, count16, *sizes, 0)
+    return end64 + locator + end

@@ -13,7 +13,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from hardpoint.package.refusal import Malformed
+from hardpoint.package.refusal import MalformedError
 
 LOCAL = struct.Struct("<IHHHHHIIIHH")
 CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
@@ -76,7 +76,7 @@ class _Listed:
 def parse(data: memoryview) -> tuple[str, dict[str, Entry]]:
     """The root folder's name, and the entries by name in the order of the directory.
 
-    :raises Malformed: anything that is not exactly as it should be.
+    :raises MalformedError: anything that is not exactly as it should be.
     """
     start, end, count = _directory(data)
     root = ""
@@ -85,33 +85,35 @@ def parse(data: memoryview) -> tuple[str, dict[str, Entry]]:
     for _ in range(count):
         record, folder, at = _central(data, at, end)
         if root and folder != root:
-            raise Malformed(f"its entries stand in two root folders, {root!r} and {folder!r}")
+            raise MalformedError(f"its entries stand in two root folders, {root!r} and {folder!r}")
         root = folder
         listed.append(record)
     if at != end:
-        raise Malformed(f"{end - at} bytes of its directory belong to no entry")
+        raise MalformedError(f"{end - at} bytes of its directory belong to no entry")
     return root, _locate(data, listed, start)
 
 
 def check_name(name: str) -> None:
-    """:raises Malformed: a name that could point outside a folder, or read as two names."""
+    """:raises MalformedError: a name that could point outside a folder, or read as two names."""
     if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
-        raise Malformed(f"an entry's name is empty or longer than {MAX_NAME} bytes")
+        raise MalformedError(f"an entry's name is empty or longer than {MAX_NAME} bytes")
     if not name.isprintable() or "\\" in name:
-        raise Malformed(f"the entry name {name!r} holds a backslash or a control character")
+        raise MalformedError(f"the entry name {name!r} holds a backslash or a control character")
     for part in name.split("/"):
         if part in ("", ".", "..") or _DRIVE.match(part):
-            raise Malformed(f"the entry name {name!r} is not a plain relative path")
+            raise MalformedError(f"the entry name {name!r} is not a plain relative path")
 
 
 def _directory(data: memoryview) -> tuple[int, int, int]:
     """(start, end, number of records) of the central directory."""
     tail = len(data) - END.size
     if tail < 0:
-        raise Malformed(f"it has only {len(data)} bytes: it is truncated, or no package at all")
+        raise MalformedError(
+            f"it has only {len(data)} bytes: it is truncated, or no package at all"
+        )
     signature, disk, first_disk, here, count, size, start, comment = END.unpack_from(data, tail)
     if signature != END_SIGNATURE or comment:
-        raise Malformed(
+        raise MalformedError(
             "it does not end as a zip archive does: it is truncated, has bytes appended, or is no "
             "package at all"
         )
@@ -124,13 +126,13 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
         wide = (here, count, size, start)
         for narrow, limit, full in zip(ends32, limits, wide, strict=True):
             if narrow not in (full, limit):
-                raise Malformed("its two end records contradict each other")
+                raise MalformedError("its two end records contradict each other")
     if disk or first_disk or here != count:
-        raise Malformed("it is one part of an archive in several parts")
+        raise MalformedError("it is one part of an archive in several parts")
     if count > MAX_ENTRIES:
-        raise Malformed(f"it claims {count} entries; at most {MAX_ENTRIES} are accepted")
+        raise MalformedError(f"it claims {count} entries; at most {MAX_ENTRIES} are accepted")
     if start + size != end or count * CENTRAL.size > size:
-        raise Malformed("its directory is not where, or not as large as, its end record says")
+        raise MalformedError("its directory is not where, or not as large as, its end record says")
     return start, end, count
 
 
@@ -138,39 +140,40 @@ def _end64(data: memoryview, locator: int) -> tuple[int, tuple[int, int, int, in
     """Where the zip64 end record starts, and (here, count, size, start) of it."""
     _, disk, at, disks = LOCATOR64.unpack_from(data, locator)
     if at != locator - END64.size or at < 0 or disk or disks not in (0, 1):
-        raise Malformed("its zip64 end record is not where it should be")
-    signature, length, _, _, disk, first_disk, here, count, size, start = END64.unpack_from(data, at)
+        raise MalformedError("its zip64 end record is not where it should be")
+    fields = END64.unpack_from(data, at)
+    signature, length, _, _, disk, first_disk, here, count, size, start = fields
     if signature != END64_SIGNATURE or length != END64.size - 12 or disk or first_disk:
-        raise Malformed("its zip64 end record is damaged")
+        raise MalformedError("its zip64 end record is damaged")
     return at, (here, count, size, start)
 
 
 def _central(data: memoryview, at: int, end: int) -> tuple[_Listed, str, int]:
     """One record of the directory, its root folder, and where the next record starts."""
     if at + CENTRAL.size > end:
-        raise Malformed("its directory ends in the middle of a record")
+        raise MalformedError("its directory ends in the middle of a record")
     fields = CENTRAL.unpack_from(data, at)
     signature, _, _, flags, method, _, _, crc, packed, size = fields[:10]
     name_size, extra_size, comment_size, disk, _, attributes, start = fields[10:]
     at += CENTRAL.size
     if signature != CENTRAL_SIGNATURE or at + name_size + extra_size + comment_size > end:
-        raise Malformed("its directory is damaged")
+        raise MalformedError("its directory is damaged")
     full_name = bytes(data[at : at + name_size])
     folder, name = _split_name(full_name)
     extra = _extra_fields(data[at + name_size : at + name_size + extra_size], name)
     size, packed, start = _widen(extra.get(ZIP64_FIELD), (size, packed, start), name)
     if flags & ENCRYPTED:
-        raise Malformed(f"entry {name!r} is encrypted", remedy=_OTHER_TOOL)
+        raise MalformedError(f"entry {name!r} is encrypted", remedy=_OTHER_TOOL)
     if method or packed != size:
-        raise Malformed(
+        raise MalformedError(
             f"entry {name!r} is compressed; entries of a package are stored, so that they can be "
             "mapped",
             remedy=_OTHER_TOOL,
         )
     if flags & ~(UTF8_NAME | HAS_DESCRIPTOR) or disk or comment_size:
-        raise Malformed(f"entry {name!r} uses zip features that a package does not have")
+        raise MalformedError(f"entry {name!r} uses zip features that a package does not have")
     if stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG) or attributes & 0x10:
-        raise Malformed(f"entry {name!r} is not a regular file (a link, a folder or a device)")
+        raise MalformedError(f"entry {name!r} is not a regular file (a link, a folder or a device)")
     return _Listed(full_name, name, flags, crc, size, start), folder, at + name_size + extra_size
 
 
@@ -179,11 +182,11 @@ def _split_name(full_name: bytes) -> tuple[str, str]:
     try:
         text = full_name.decode("utf-8")
     except UnicodeDecodeError:
-        raise Malformed(f"the entry name {full_name[:80]!r} is not UTF-8") from None
+        raise MalformedError(f"the entry name {full_name[:80]!r} is not UTF-8") from None
     check_name(text)
     folder, slash, name = text.partition("/")
     if not slash:
-        raise Malformed(f"entry {text!r} stands outside the archive's root folder")
+        raise MalformedError(f"entry {text!r} stands outside the archive's root folder")
     return folder, name
 
 
@@ -195,20 +198,20 @@ def _extra_fields(extra: memoryview, name: str) -> dict[int, memoryview]:
         number = int.from_bytes(extra[at : at + 2], "little")
         size = int.from_bytes(extra[at + 2 : at + 4], "little")
         if at + 4 + size > len(extra) or number in found:
-            raise Malformed(f"the header of entry {name!r} is damaged (extra fields)")
+            raise MalformedError(f"the header of entry {name!r} is damaged (extra fields)")
         found[number] = extra[at + 4 : at + 4 + size]
         at += 4 + size
     return found
 
 
 def _widen(field: memoryview | None, values: tuple[int, ...], name: str) -> list[int]:
-    """``values``, the saturated ones (0xFFFFFFFF) replaced by their 64-bit values from ``field``."""
+    """``values``; those that are 0xFFFFFFFF stand for the 64-bit numbers in ``field``."""
     wide = []
     at = 0
     for value in values:
         if value == MAX32 and field is not None:
             if at + 8 > len(field):
-                raise Malformed(f"the header of entry {name!r} is damaged (zip64 field)")
+                raise MalformedError(f"the header of entry {name!r} is damaged (zip64 field)")
             value = int.from_bytes(field[at : at + 8], "little")
             at += 8
         wide.append(value)
@@ -222,24 +225,26 @@ def _locate(data: memoryview, listed: list[_Listed], end: int) -> dict[str, Entr
     before = "the start of the file"
     for record in sorted(listed, key=lambda item: item.start):
         if record.start < expected:
-            raise Malformed(f"entry {record.name!r} overlaps {before}")
+            raise MalformedError(f"entry {record.name!r} overlaps {before}")
         if record.start > expected:
-            raise Malformed(f"{record.start - expected} bytes after {before} belong to no entry")
+            raise MalformedError(
+                f"{record.start - expected} bytes after {before} belong to no entry"
+            )
         entry, expected = _local(data, record, end)
         before = f"entry {record.name!r}"
         found[record.name] = entry
     if expected != end:
-        raise Malformed(f"{end - expected} bytes after {before} belong to no entry")
+        raise MalformedError(f"{end - expected} bytes after {before} belong to no entry")
     if len(found) != len(listed):
         names = [record.name for record in listed]
         twice = next(name for name in names if names.count(name) > 1)
-        raise Malformed(f"it holds two entries named {twice!r}")
+        raise MalformedError(f"it holds two entries named {twice!r}")
     return {record.name: found[record.name] for record in listed}
 
 
 def _local(data: memoryview, record: _Listed, end: int) -> tuple[Entry, int]:
     """The entry, checked against its own header; and where the next one must start."""
-    outside = Malformed(f"entry {record.name!r} claims bytes beyond the end of the file")
+    outside = MalformedError(f"entry {record.name!r} claims bytes beyond the end of the file")
     at = record.start
     if at + LOCAL.size > end:
         raise outside
@@ -251,7 +256,7 @@ def _local(data: memoryview, record: _Listed, end: int) -> tuple[Entry, int]:
     last = first + record.size
     if last > end:
         raise outside
-    differs = Malformed(f"entry {record.name!r} has two headers that contradict each other")
+    differs = MalformedError(f"entry {record.name!r} has two headers that contradict each other")
     if signature != LOCAL_SIGNATURE or flags != record.flags or method:
         raise differs
     if data[at : at + name_size] != record.full_name:
@@ -272,7 +277,7 @@ def _local(data: memoryview, record: _Listed, end: int) -> tuple[Entry, int]:
     elif said != truth:
         raise differs
     if record.size and first % ALIGNMENT:
-        raise Malformed(
+        raise MalformedError(
             f"entry {record.name!r} is not aligned to {ALIGNMENT} bytes, so it cannot be mapped",
             remedy=_OTHER_TOOL,
         )

@@ -2,6 +2,7 @@
 
 ``torch.export`` writes sizes as sympy expressions. A package must not need sympy to check a call,
 and must not evaluate strings from a file, so an expression is a tuple ``(operator, left, right)``.
+A condition on sizes is an expression too: 0 means that it does not hold.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Dim: TypeAlias = Union[int, str, tuple["str | Dim", ...]]  # noqa: UP007 - recursive
 MAX_DEPTH = 32
+# No tensor is larger; expressions from a file must not make numbers that fill the memory.
+MAX_SIZE = 2**63
 
 _OPERATORS: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
@@ -25,7 +28,15 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
     "**": lambda a, b: a**b if 0 <= b <= 8 else _refuse(f"exponent {b}"),
     "min": min,
     "max": max,
+    "==": lambda a, b: int(a == b),
+    "!=": lambda a, b: int(a != b),
+    "<": lambda a, b: int(a < b),
+    "<=": lambda a, b: int(a <= b),
+    "and": lambda a, b: int(bool(a and b)),
+    "or": lambda a, b: int(bool(a or b)),
 }
+_CALLS = ("min", "max")
+_WORDS = ("==", "!=", "<", "<=", "and", "or")
 _SYMPY = {
     "Add": "+", "Mul": "*", "FloorDiv": "//", "CleanDiv": "//", "Mod": "%", "PythonMod": "%",
     "Pow": "**", "Min": "min", "Max": "max",
@@ -61,7 +72,7 @@ def from_sympy(expr: sympy.Expr, names: Mapping[str, str]) -> Dim:
 def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     """The size, given its symbols' sizes.
 
-    :raises KeyError: an unknown symbol. :raises DimError: a division by zero or a huge exponent.
+    :raises KeyError: an unknown symbol. :raises DimError: a division by zero or a huge number.
     """
     if isinstance(dim, int):
         return dim
@@ -71,7 +82,8 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     a, b = evaluate(left, sizes), evaluate(right, sizes)
     if operator in ("//", "%") and b == 0:
         raise DimError(f"{render(dim)} divides by zero")
-    return _OPERATORS[str(operator)](a, b)
+    result = _OPERATORS[str(operator)](a, b)
+    return result if -MAX_SIZE < result < MAX_SIZE else _refuse("a number that is no size")
 
 
 def render(dim: Dim) -> str:
@@ -79,10 +91,10 @@ def render(dim: Dim) -> str:
     if not isinstance(dim, tuple):
         return str(dim)
     operator, left, right = dim
-    if operator in ("min", "max"):
+    if operator in _CALLS:
         return f"{operator}({render(left)}, {render(right)})"
     sides = [f"({render(s)})" if isinstance(s, tuple) else render(s) for s in (left, right)]
-    return f"{sides[0]}{operator}{sides[1]}"
+    return f" {operator} ".join(sides) if operator in _WORDS else str(operator).join(sides)
 
 
 def from_json(data: object, depth: int = 0) -> Dim:

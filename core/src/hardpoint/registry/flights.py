@@ -114,7 +114,9 @@ def _inside_import() -> bool:
 
 
 def _join_import(module: str) -> None:
-    """Let Python's import system wait for ``module``: it knows the locks that we hold.
+    """Let Python's import system wait for ``module``: it knows the import locks that we hold.
+
+    Should the other thread's import fail meanwhile, Python tries once more, here.
 
     :raises CircularLoad: the import waits for us; Python then hands out a half-made module.
     """

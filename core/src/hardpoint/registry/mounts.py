@@ -170,4 +170,5 @@ def _about_signatures(problem: str, hooks: Mapping[str, Hook]) -> str:
 def _signature(name: str) -> str:
     signature = inspect.signature(_SPEC_FUNCTIONS[name])
     arguments = [value for key, value in signature.parameters.items() if key != "self"]
-    return str(signature.replace(parameters=arguments))
+    # Annotations are strings in our source; their quotes only make it harder to read.
+    return str(signature.replace(parameters=arguments)).replace("'", "")

@@ -61,7 +61,7 @@ def build(claims: Iterable[Claim], policy: Policy) -> tuple[dict[str, Slot], tup
                 for claim in ours
                 if claim not in permitted
             ]
-            slots[key] = _permitted(permitted)
+            slots[key] = _permitted(sorted(permitted, key=lambda claim: claim.origin))
         else:
             slots[key] = _denied(ours[0], *objections[id(ours[0])])
     return slots, tuple(remarks)
@@ -130,7 +130,7 @@ def _duplicate(claims: list[Claim]) -> DuplicateProvider:
             cause=f"its entry points: {', '.join(claim.value for claim in claims)}",
             remedy=f"report it to the authors of {dists[0]}",
         )
-    origins = sorted(claim.origin for claim in claims)
+    origins = [claim.origin for claim in claims]
     return DuplicateProvider(
         f"{len(dists)} distributions provide {key}",
         provider=key,
@@ -189,7 +189,8 @@ def not_found(kind: Kind, name: str, slots: Mapping[str, Slot], problems: int) -
     else:
         remedy = "`hardpoint list` shows what is installed"
     if problems:
-        remedy += f"; {problems} installed distributions have unusable metadata, it shows them too"
+        found = "1 problem was" if problems == 1 else f"{problems} problems were"
+        remedy += f" ({found} found in installed metadata: it shows that too)"
     return ProviderNotFound(
         f"nothing installed provides {key}", provider=key, cause=cause, remedy=remedy
     )

@@ -11,7 +11,7 @@ import io
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -70,7 +70,7 @@ def _refuse_custom(segment: Segment) -> None:
 
 def _compile(segment: Segment, described: Mapping[str, Any], *, freezing: bool) -> bytes:
     from torch._inductor.compile_fx import compile_fx_aot
-    from torch._inductor.package import package_aoti
+    from torch._inductor.package.package import package_aoti
 
     patches = {
         "aot_inductor.package": True,
@@ -78,8 +78,9 @@ def _compile(segment: Segment, described: Mapping[str, Any], *, freezing: bool) 
         "freezing": freezing,
     }
     target = io.BytesIO()
-    with compiling(described) as inputs:
-        package_aoti(target, compile_fx_aot(segment.module(), inputs, config_patches=patches))
+    with compiling(described) as (_, inputs):
+        made = compile_fx_aot(segment.module(), inputs, config_patches=patches)
+        package_aoti(target, cast("list[Any]", made))
     return target.getvalue()
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 
 from hardpoint import Artifact, ArtifactError, CompileError, Executable
@@ -81,13 +82,17 @@ def build(module: GraphModule, described: Mapping[str, Any], *, freezing: bool) 
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
 
-    with compiling(described) as inputs, config.patch(freezing=freezing):
-        compiled: Compiled = compile_fx(module, inputs)
-    return compiled
+    with (
+        compiling(described) as (mode, inputs),
+        config.patch(freezing=freezing),
+        torch._guards.tracing(torch._guards.TracingContext(mode)),
+    ):
+        compiled = compile_fx(module, inputs)
+    return cast(Compiled, compiled)
 
 
 @contextmanager
-def compiling(described: Mapping[str, Any]) -> Iterator[list[torch.Tensor]]:
+def compiling(described: Mapping[str, Any]) -> Iterator[tuple[FakeTensorMode, list[Any]]]:
     """All that surrounds one run of Inductor; gives its fake inputs. Leaves no state behind.
 
     :raises CompileError: no compiler, the reason of what went wrong inside, or code that holds for
@@ -100,12 +105,13 @@ def compiling(described: Mapping[str, Any]) -> Iterator[list[torch.Tensor]]:
             cause=missing,
             remedy=f"{host.COMPILER_REMEDY}; mode 'eager' needs none",
         )
-    with _LOCK, torch.no_grad(), torch.autocast("cpu", enabled=False):
-        environment, inputs, mode = shapes.fakes(described)
-        context = torch._guards.TracingContext(mode)
+    # NNPACK: while it is on, each convolution's shape function compares the batch to 16, which
+    # would pass for an assumption of the compiled code. Kernels choose again when they run.
+    quiet = torch.backends.nnpack.flags(enabled=False)
+    with _LOCK, quiet, torch.no_grad(), torch.autocast("cpu", enabled=False):
+        environment, mode, inputs = shapes.fakes(described)
         try:
-            with torch._guards.tracing(context):
-                yield inputs
+            yield mode, inputs
         except (CompileError, ArtifactError):
             raise
         except Exception as error:

@@ -65,11 +65,10 @@ class Operators:
             self._check(name, target.namespace)
             return name
         if isinstance(target, torch._ops.HigherOrderOperator):
-            if target.name() not in _CONTROL_FLOW:
-                raise UnknownOperatorError(
-                    f"the higher-order operator {target.name()} is not run here"
-                )
-            return f"higher_order.{target.name()}"
+            name = str(target.__name__)
+            if name not in _CONTROL_FLOW:
+                raise UnknownOperatorError(f"the higher-order operator {name} is not run here")
+            return f"higher_order.{name}"
         if callable(target) and target in _PYTHON_NAMES:
             return _PYTHON_NAMES[target]
         raise UnknownOperatorError(f"{target} is not an operator of PyTorch")

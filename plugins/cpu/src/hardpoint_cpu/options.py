@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from hardpoint import ConfigError
 from hardpoint.errors import did_you_mean
@@ -46,7 +46,7 @@ class Options:
                 "option freezing has no meaning in mode 'eager'",
                 "ask for mode 'inductor' or 'aot', or leave freezing out",
             )
-        return cls(cast(Mode, mode), freezing)
+        return cls(mode, freezing)
 
 
 def _wrong(what: str, remedy: str) -> ConfigError:

@@ -106,11 +106,19 @@ class _Narrower:
         if picks is not None and self._forms[picks].narrow is not None:
             # One of several results of a narrow node: in the form that its kernel gave.
             self._add_narrow(node, form, self._results(node, picks))
-        elif hot and picks is None and narrow_ops.is_narrow(node.target):
+        elif hot and picks is None and self._may_narrow(node):
             self._add_narrow(node, form, self._narrow_call(node))
         else:
             form.wide = self._as_declared(node)
         self._forms[node] = form
+
+    def _may_narrow(self, node: Node) -> bool:
+        """Views of what exists in the wide form only stay there: they compute nothing."""
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload) and target.is_view:
+            source = node.all_input_nodes[0]
+            return source.op == "get_attr" or self._forms[source].narrow is not None
+        return narrow_ops.is_narrow(target)
 
     def _as_declared(self, node: Node) -> Node:
         if node.target in _SIZES:  # any form has them: no cast for their sake

@@ -55,7 +55,11 @@ class Segment:
             root.register_buffer(attribute, tensor.detach())
         for attribute, sub in self.subgraphs.items():
             setattr(root, attribute, copy.deepcopy(sub))
-        return GraphModule(root, copy.deepcopy(self.graph))
+        graph = Graph()
+        graph.output(graph.graph_copy(self.graph, {}))
+        for node in graph.nodes:
+            node.meta.clear()  # what the exporter knew belongs to its own shape environment
+        return GraphModule(root, graph)
 
 
 def from_program(program: ExportedProgram) -> Segment:

@@ -24,7 +24,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from hardpoint_cpu.origin import artifact_error, compile_error
 
 _UNBOUNDED = 2**31 - 1
-_FUNCTIONS: dict[str, tuple[type, Callable[[Any, Any], Any]]] = {
+_FUNCTIONS: dict[str, tuple[type[Any], Callable[[Any, Any], Any]]] = {
     "+": (sympy.Add, operator.add),
     "*": (sympy.Mul, operator.mul),
     "//": (FloorDiv, operator.floordiv),
@@ -82,7 +82,7 @@ def _written(size: int | torch.SymInt, name: str) -> Any:
     if isinstance(size, int):
         return size
 
-    def tree(expression: sympy.Expr) -> Any:
+    def tree(expression: Any) -> Any:
         if isinstance(expression, sympy.Symbol):
             return expression.name
         if expression.is_Integer:
@@ -101,7 +101,7 @@ def _written(size: int | torch.SymInt, name: str) -> Any:
     return tree(size.node.expr)
 
 
-def fakes(described: Mapping[str, Any]) -> tuple[ShapeEnv, list[torch.Tensor], FakeTensorMode]:
+def fakes(described: Mapping[str, Any]) -> tuple[ShapeEnv, FakeTensorMode, list[torch.Tensor]]:
     """Fake inputs as :func:`describe` wrote them, contiguous, in a new shape environment.
 
     :raises ArtifactError: the description is damaged.
@@ -112,7 +112,8 @@ def fakes(described: Mapping[str, Any]) -> tuple[ShapeEnv, list[torch.Tensor], F
         sizes = {
             name: _symbol(environment, name, facts) for name, facts in described["symbols"].items()
         }
-        mode = FakeTensorMode(shape_env=environment)
+        # Weights stay real: Inductor reads them when it folds constants.
+        mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
         with mode:
             made = []
             for facts in described["inputs"]:
@@ -125,7 +126,7 @@ def fakes(described: Mapping[str, Any]) -> tuple[ShapeEnv, list[torch.Tensor], F
             cause=f"{type(error).__name__}: {error}",
             remedy="compile the segment again",
         ) from error
-    return environment, made, mode
+    return environment, mode, made
 
 
 def _symbol(environment: ShapeEnv, name: str, facts: Mapping[str, int]) -> int | torch.SymInt:
@@ -156,6 +157,10 @@ def _read(size: Any, symbols: Mapping[str, int | torch.SymInt]) -> Any:
 
 def specialized(environment: ShapeEnv) -> str | None:
     """Where a compiler took a size for narrower than described, say so: its code is not for all."""
-    fixed = [f"{name} = {value}" for name, value in environment.replacements.items()]
+    fixed = [
+        f"{symbol} = {value}"
+        for symbol, value in environment.replacements.items()
+        if symbol in environment.backed_var_to_val
+    ]
     assumed = [str(guard.expr) for guard in environment.guards]
     return ", ".join(fixed + assumed) or None

@@ -58,7 +58,9 @@ def unsupported(node: Node, module: GraphModule, operators: Operators) -> str | 
 
 def _has_kernel(target: torch._ops.OpOverload) -> bool:
     """Whether the dispatcher would find something to run for CPU tensors."""
-    name = target.name()
+    name = f"{target.namespace}::{target._opname}"
+    if target._overloadname != "default":
+        name += f".{target._overloadname}"
     composite = ("CompositeImplicitAutograd", "CompositeExplicitAutograd")
     return any(
         torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for key in ("CPU", *composite)

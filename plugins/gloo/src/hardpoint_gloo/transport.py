@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,10 @@ from hardpoint import Transport, TransportError
 from hardpoint_gloo import build
 from hardpoint_gloo.devices import open_devices
 from hardpoint_gloo.options import Options
+
+if TYPE_CHECKING:
+    # torch.distributed has it too, but not for type checkers.
+    from torch._C._distributed_c10d import Store
 
 # As PyTorch does for its own gloo groups.
 THREADS_PER_DEVICE = 2
@@ -24,7 +29,7 @@ class GlooTransport(Transport):
         self._options = options
 
     def process_group(
-        self, store: dist.Store, rank: int, world_size: int, timeout: timedelta
+        self, store: Store, rank: int, world_size: int, timeout: timedelta
     ) -> dist.ProcessGroup:
         """Connect every rank with every other one, over TCP.
 
@@ -32,7 +37,8 @@ class GlooTransport(Transport):
         :raises TransportError: an interface has no address, or not all ranks came in time.
         """
         devices = open_devices(self._options)
-        options = ProcessGroupGloo._Options()
+        # PyTorch's type stub calls the class Options, PyTorch itself _Options.
+        options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         options._timeout = timeout
         options._devices = devices
         options._threads = self._options.threads or THREADS_PER_DEVICE * len(devices)
