@@ -75,6 +75,16 @@ def test_two_copies_in_one_folder_are_reported(site: FakeSite) -> None:
     assert registry.problems == (f"acme-npu: installed twice in {site.root}; reinstall it",)
 
 
+def test_a_folder_that_is_on_the_path_twice_is_read_once(
+    site: FakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add_backend("npu")
+    monkeypatch.chdir(site.root)
+    registry = hardpoint.Registry(path=["", str(site.root), f"{site.root}/"])
+    assert registry.names("backend") == ("npu",)
+    assert registry.problems == ()
+
+
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -135,10 +136,13 @@ def test_an_observer_that_raises_stops_nothing_and_warns_once(error: BaseExcepti
 
     registry.observe(broken)
     registry.observe(told.append)
-    with pytest.warns(HardpointWarning, match="an observer raised on 'ran' of the host") as warned:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         registry.emit(Event("ran"))
         registry.emit(Event("ran"))
-    assert len(warned) == 1
+    (warning,) = warned
+    assert warning.category is HardpointWarning
+    assert "an observer raised on 'ran' of the host and was ignored" in str(warning.message)
     assert len(told) == 2
 
 

@@ -150,10 +150,8 @@ def build_extension(folder: Path, name: str, *, gcc: str) -> None:
     """Compile a C extension module that needs a symbol which nothing defines."""
     source = folder / f"{name}.c"
     source.write_text(
-        "#include <stddef.h>\n"
-        "extern int acme_symbol_that_nothing_defines(void);\n"
-        f"void *PyInit_{name}(void)\n"
-        "{ return acme_symbol_that_nothing_defines() ? &acme_symbol_that_nothing_defines : NULL; }\n"
+        "extern void *acme_symbol_that_nothing_defines(void);\n"
+        f"void *PyInit_{name}(void) {{ return acme_symbol_that_nothing_defines(); }}\n"
     )
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     output = folder / f"{name}{suffix}"

@@ -162,7 +162,7 @@ def _cases() -> dict[str, Callable[[], Case]]:
             {"x": batch},
         ),
         "conv": lambda: Case(
-            ConvNet(), (torch.randn(2, 3, 8, 8),), ((torch.randn(5, 3, 8, 8),),), {"x": batch}
+            ConvNet(), (torch.randn(2, 3, 8, 8),), ((torch.randn(40, 3, 8, 8),),), {"x": batch}
         ),
         "bert": lambda: Case(
             Bert(), _bert_inputs(2, 8), (_bert_inputs(1, 5), _bert_inputs(3, 40)),

@@ -1,8 +1,8 @@
 """``torch.distributed`` over transports: transport ``x`` is its backend ``hp_x``.
 
-After ``register(registry)``, ``torch.distributed.init_process_group("hp_x")``, ``new_group``, device
-meshes and ``"cpu:hp_x,cuda:nccl"`` work as with a built-in backend; :func:`init_process_group` does
-both, and turns whatever goes wrong into a ``TransportError``.
+After ``register(registry)``, ``torch.distributed.init_process_group("hp_x")``, ``new_group``,
+device meshes and ``"cpu:hp_x,cuda:nccl"`` work as with a built-in backend;
+:func:`init_process_group` does both, and turns what goes wrong into a ``TransportError``.
 
 A transport's options go through PyTorch's ``pg_options``, as a mapping. A later group that gives
 none takes over those of the default group, and its timeout likewise. A timeout of exactly 30
@@ -32,6 +32,7 @@ from hardpoint.errors import (
     ProviderSkipped,
     TransportError,
 )
+from hardpoint.registry.record import Record
 from hardpoint.registry.registry import Registry
 
 PREFIX = "hp_"
@@ -66,43 +67,43 @@ def register(registry: Registry, names: Iterable[str] | None = None) -> tuple[st
 
 def _register(registry: Registry, name: str) -> str:
     devices = list(registry.info("transport", name).devices)
+    record = registry.record("transport", name)
     backend = f"{PREFIX}{name}".lower()  # PyTorch knows lower case only
     with _lock:
         present = _mounted.get(backend)
         if present is None and backend in dist.Backend.backend_list:
-            raise _taken(registry, name, "something other than hardpoint registered it")
+            raise _taken(record, backend, "something other than hardpoint registered it")
         if present is None:
-            mounted = Mounted(registry, name, backend, devices)
+            mounted = Mounted(registry, record, backend, devices)
             dist.Backend.register_backend(
                 backend, mounted.create, extended_api=True, devices=devices
             )
             _mounted[backend] = mounted
-        elif present.registry is not registry or present.name != name:
-            _replace(present, registry, name)
+        elif present is not None and (present.registry is not registry or present.name != name):
+            if not _same(present.record, record):
+                other = f"{present.record.key} ({present.record.origin})"
+                raise _taken(record, backend, f"{other} of another registry has it")
+            # The same provider, loaded from another registry: that one serves from now on.
+            present.registry = registry
     return backend
 
 
-def _replace(present: Mounted, registry: Registry, name: str) -> None:
-    """Let another registry serve the same provider from now on; refuse another provider."""
-    ours, theirs = registry.record("transport", name), present.record
-    same = ours.dist and (ours.key, ours.origin, ours.module) == (
-        theirs.key,
-        theirs.origin,
-        theirs.module,
+def _same(one: Record, other: Record) -> bool:
+    """Whether two registries mean the same code of the same distribution."""
+    return bool(one.dist) and (one.key, one.origin, one.module) == (
+        other.key,
+        other.origin,
+        other.module,
     )
-    if not same:
-        raise _taken(registry, name, f"{theirs.key} ({theirs.origin}) of another registry has it")
-    present.registry = registry
 
 
-def _taken(registry: Registry, name: str, cause: str) -> DuplicateProvider:
-    backend = f"{PREFIX}{name}".lower()
+def _taken(record: Record, backend: str, cause: str) -> DuplicateProvider:
     return DuplicateProvider(
         f"torch.distributed already has a backend {backend!r}",
-        provider=f"transport:{name}",
-        origin=registry.record("transport", name).origin,
+        provider=record.key,
+        origin=record.origin,
         cause=cause,
-        remedy="rename one of the two: PyTorch's backends are one table per process",
+        remedy="PyTorch has one table of backends per process: rename one of the two",
     )
 
 

@@ -43,9 +43,12 @@ class Mounted:
     :param devices: types of device whose tensors it moves.
     """
 
-    def __init__(self, registry: Registry, name: str, backend: str, devices: list[str]) -> None:
+    def __init__(
+        self, registry: Registry, record: Record, backend: str, devices: list[str]
+    ) -> None:
         self.registry = registry
-        self.name = name
+        self.record = record
+        self.name = record.name
         self.backend = backend
         self.devices = devices
         # Of the default group, for later groups that say nothing.
@@ -54,16 +57,11 @@ class Mounted:
     @property
     def provider(self) -> str:
         """``transport:name``."""
-        return f"transport:{self.name}"
-
-    @property
-    def record(self) -> Record:
-        """What the registry knows of the transport."""
-        return self.registry.record("transport", self.name)
+        return self.record.key
 
     @property
     def origin(self) -> str:
-        """``distribution version`` of the transport."""
+        """``distribution version``."""
         return self.record.origin
 
     def create(
@@ -87,15 +85,17 @@ class Mounted:
             error.provider = error.provider or self.provider
             error.origin = error.origin or self.origin
             if roll.signed:
-                error.cause = "; ".join(filter(None, (roll.absent(), error.cause)))
+                error.cause = "; ".join(filter(None, (error.cause, roll.lost(error.what))))
             raise
         except Exception as error:
-            absent = roll.absent() if roll.signed else ""
+            cause = f"{type(error).__name__}: {error}"
+            what = f"transport {self.name!r} could not connect rank {rank} of {size}"
+            lost = roll.lost(what) if roll.signed else ""
             raise TransportError(
-                f"transport {self.name!r} could not connect rank {rank} of {size}",
+                what,
                 provider=self.provider,
                 origin=self.origin,
-                cause="; ".join(filter(None, (absent, f"{type(error).__name__}: {error}"))),
+                cause="; ".join(filter(None, (cause, lost))),
                 remedy="start all ranks, with the same store and world_size, and let them reach "
                 f"each other within the timeout (now {options.timeout.total_seconds():g} s)",
             ) from error

@@ -57,11 +57,7 @@ def _compile(
     sizes = {i: _carrier(e, shapes) for i, e in enumerate(examples) if isinstance(e, torch.SymInt)}
     fixed = {i: e for i, e in enumerate(examples) if i not in sizes and i not in tensors}
     dynamic = tuple(
-        {
-            d: torch.export.Dim.DYNAMIC
-            for d, s in enumerate(shapes[i])
-            if isinstance(s, torch.SymInt)
-        }
+        {d: torch.export.Dim.AUTO for d, size in enumerate(shapes[i]) if _is_open(size)}
         for i in tensors
     )
     wrapper = _TensorsOnly(module, len(examples), tensors, sizes, fixed).eval()
@@ -113,6 +109,11 @@ class _TensorsOnly(torch.nn.Module):
 def _symbolic_shape(node: torch.fx.Node) -> tuple[Any, ...]:
     """The placeholder's sizes as Dynamo knows them: numbers and symbols."""
     return tuple(getattr(node.meta.get("example_value"), "shape", ()))
+
+
+def _is_open(size: object) -> bool:
+    """Whether Dynamo left the size open; a symbol that it has fixed since is a number."""
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _carrier(size: torch.SymInt, shapes: Sequence[tuple[Any, ...]]) -> tuple[int, int]:

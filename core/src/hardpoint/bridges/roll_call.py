@@ -76,6 +76,8 @@ class RollCall:
                 self._generation = generation
                 break
             if holder.rpartition("#")[0] != host:
+                self._generation = generation
+                self.tell(f"rank {self._rank} was claimed twice")
                 raise TransportError(
                     f"rank {self._rank} of {self._size} is taken",
                     cause=f"{holder.rpartition('#')[0]} claimed it in this store; this is {host}",
@@ -84,6 +86,7 @@ class RollCall:
                 )
         agreed = self._agree(f"{self._generation}/size", str(self._size))
         if agreed != str(self._size):
+            self.tell(f"rank {self._rank} expected {self._size} ranks")
             raise TransportError(
                 f"rank {self._rank} expects {self._size} ranks, another rank expects {agreed}",
                 remedy="start all ranks with the same world_size",
@@ -95,23 +98,33 @@ class RollCall:
         value: object = self._store.compare_set(key, "", wish)
         return value.decode() if isinstance(value, bytes) else str(value)
 
-    def absent(self) -> str:
-        """Who has not signed in, in words; ``""`` if all have."""
+    def tell(self, trouble: str) -> None:
+        """Leave word of what went wrong here, for ranks that only see that nothing comes."""
+        self._agree(f"{self._generation}/trouble", trouble)
 
-        def missing() -> list[int]:
-            keys = (f"{self._generation}/rank/{rank}" for rank in range(self._size))
-            return [rank for rank, key in enumerate(keys) if not self._store.check([key])]
+    def lost(self, what: str) -> str:
+        """After a failure: what the store knows of the others, in words; ``""`` if nothing.
 
+        :param what: what went wrong here; left for the others, unless one of them was first.
+        """
         try:
-            ranks = within(SEARCH_SECONDS, missing)
+            return within(SEARCH_SECONDS, lambda: self._search(what))
         except OutOfTime:
             return "the store no longer answers"
         except RuntimeError as error:
             return f"the store is gone ({error})"
-        if not ranks:
-            return ""
-        few = ", ".join(map(str, ranks[:8])) + (", ..." if len(ranks) > 8 else "")
-        return f"no sign of rank{'s' if len(ranks) > 1 else ''} {few}"
+
+    def _search(self, what: str) -> str:
+        told = self._agree(f"{self._generation}/trouble", what)
+        keys = [f"{self._generation}/rank/{rank}" for rank in range(self._size)]
+        absent = [rank for rank, key in enumerate(keys) if not self._store.check([key])]
+        found = []
+        if absent:
+            few = ", ".join(map(str, absent[:8])) + (", ..." if len(absent) > 8 else "")
+            found.append(f"no sign of rank{'s' if len(absent) > 1 else ''} {few} so far")
+        if told != what:
+            found.append(f"first trouble elsewhere: {told}")
+        return "; ".join(found)
 
 
 def check_rank(rank: int, size: int) -> None:

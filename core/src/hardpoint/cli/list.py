@@ -32,7 +32,9 @@ def command(ctx: click.Context, kind: Kind | None, as_json: bool) -> None:
         out.print(listing)
     else:
         which = f"{kind} provider" if kind else "provider"
-        out.print(f'no {which} is installed; pip install "hardpoint[standard]" is a start')
+        out.print(
+            f'no {which} is installed; pip install "hardpoint[standard]" is a start', markup=False
+        )
     errors = console(stderr=True)
     for record in records:
         if record.error:

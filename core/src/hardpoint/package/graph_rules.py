@@ -1,8 +1,8 @@
 """What each string of a stored program may say.
 
 Reading a program turns these strings into attributes, operators and *generated Python source*
-(``torch.fx`` prints node and argument names into code that it executes), so a name that is not
-plainly a name is code of the file's author. Every string field of PyTorch's schema has a rule here,
+(``torch.fx`` prints the names of arguments and attributes into code that it executes), so a name
+that is not plainly a name may be code of the file's author. Every string field of PyTorch's schema has a rule here,
 and a field without one cannot be read at all.
 """
 
@@ -75,7 +75,7 @@ def custom_object(value: str) -> str:
 def tree_structure(value: str) -> str:
     """How nested inputs or outputs are built: tuples, lists and dicts only.
 
-    PyTorch's reader imports and calls what stands in the context of other kinds
+    PyTorch's reader imports modules named in the context of other kinds
     (``torch/utils/_pytree.py``, ``enum_object_hook`` and ``_defaultdict_deserialize``).
     """
     try:

@@ -1,10 +1,11 @@
 """Symbolic sizes and guards of a stored program, read without ``eval``.
 
-PyTorch's own reader hands each size expression of a file to ``sympy.sympify``, and each guard to
-``exec``: both run whatever Python stands there (torch 2.13, ``_export/serde/serialize.py``
-``_parse_sym_expr``; ``export/_unlift.py`` ``_convert_guards_to_fn``). Here an expression is built
-from its syntax tree, node by node, from a closed list of functions; a guard is refused unless it is
-plain arithmetic on the sizes of the inputs.
+PyTorch's own reader hands each size expression of a file to ``sympy.sympify``, which evaluates
+whatever Python stands there (torch 2.13, ``_export/serde/serialize.py``, ``_parse_sym_expr``), and
+a program with example inputs puts each guard into a function that it compiles with ``exec``
+(``export/_unlift.py``, ``_convert_guards_code_to_fn``). Here an expression is built from its syntax
+tree, node by node, from a closed list of functions; a guard is refused unless it is plain
+arithmetic on the sizes of the inputs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MAX_LENGTH = 20_000
 _INT_LIMIT = 1 << 63
 # Numbers of unbacked symbols are counted up to one by one when a program is read.
 _SYMBOL = re.compile(r"[A-Za-z_]{1,16}[0-9]{0,6}")
+_PRINTED = re.compile(r"[A-Za-z0-9_+*/%(), .-]{1,1000}")
+_MANY_DIGITS = re.compile(r"[A-Za-z_][0-9]{7}")
 _KEY = re.compile(r"[A-Za-z0-9_.]{1,200}")
 # Their second argument must be a small literal: 9 ** 9 ** 9 would never end.
 _GROWING = frozenset({"Pow", "PowByNatural", "FloatPow", "LShift", "RShift"})
@@ -70,6 +73,18 @@ def symbol_name(text: str) -> str:
     :raises MalformedError: it is not.
     """
     if not _SYMBOL.fullmatch(text):
+        raise MalformedError(f"{text!r:.100} is not the name of a symbolic size")
+    return text
+
+
+def range_key(text: str) -> str:
+    """``text``, which is the printed form of a size that has a range, e.g. ``s65`` or ``2*s65``.
+
+    It is only looked up, never evaluated.
+
+    :raises MalformedError: it is not.
+    """
+    if not _PRINTED.fullmatch(text) or _MANY_DIGITS.search(text):
         raise MalformedError(f"{text!r:.100} is not the name of a symbolic size")
     return text
 

@@ -230,7 +230,7 @@ def _reader() -> SchemaReader:
     rules: dict[str, graph_rules.Rule] = {
         **graph_rules.RULES,
         "SymExpr.expr_str": symbols.expression,
-        "ExportedProgram.range_constraints{}": symbols.symbol_name,
+        "ExportedProgram.range_constraints{}": symbols.range_key,
         "ExportedProgram.guards_code": symbols.check_guard,
         "Node.target": _operator,
         "Argument.as_operator": _operator,

@@ -58,7 +58,7 @@ def capture_module(
     shapes, symbols = _dynamic_shapes(nodes, dynamic, positional, tensors)
     described: list[Node] = []
     # A closure, not an attribute: torch.export runs a copy of the module.
-    wrapper = _Flat(model, positional, nodes, described.append)
+    wrapper = _Flat(model, positional[: len(args)], nodes, described.append)
     try:
         with torch.no_grad():
             exported = torch.export.export(
@@ -111,11 +111,7 @@ class _Flat(torch.nn.Module):
             key: structure.unflatten(node, lambda leaf: flat[leaf.index])
             for key, node in self._nodes.items()
         }
-        args = []
-        for key in self._positional:
-            if key not in values:
-                break
-            args.append(values.pop(key))
+        args = [values.pop(key) for key in self._positional]
         result = self.model(*args, **values)
         results: list[torch.Tensor] = []
 

@@ -32,8 +32,8 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
     "!=": lambda a, b: int(a != b),
     "<": lambda a, b: int(a < b),
     "<=": lambda a, b: int(a <= b),
-    "and": lambda a, b: int(bool(a and b)),
-    "or": lambda a, b: int(bool(a or b)),
+    "and": lambda _, b: int(bool(b)),
+    "or": lambda _, b: int(bool(b)),
 }
 _CALLS = ("min", "max")
 _WORDS = ("==", "!=", "<", "<=", "and", "or")
@@ -79,7 +79,10 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     if isinstance(dim, str):
         return sizes[dim]
     operator, left, right = dim
-    a, b = evaluate(left, sizes), evaluate(right, sizes)
+    a = evaluate(left, sizes)
+    if operator in ("and", "or") and bool(a) is (operator == "or"):
+        return int(bool(a))  # as in Python, the right side may make sense only otherwise
+    b = evaluate(right, sizes)
     if operator in ("//", "%") and b == 0:
         raise DimError(f"{render(dim)} divides by zero")
     result = _OPERATORS[str(operator)](a, b)
@@ -102,10 +105,12 @@ def from_json(data: object, depth: int = 0) -> Dim:
 
     :raises DimError: it is not what ``json`` makes of a :data:`Dim`.
     """
-    if type(data) is int and data >= -(2**62):
+    if type(data) is int and -MAX_SIZE < data < MAX_SIZE:
         return data
     if isinstance(data, str) and data.isidentifier():
         return data
-    if isinstance(data, list) and len(data) == 3 and data[0] in _OPERATORS and depth < MAX_DEPTH:
-        return (str(data[0]), from_json(data[1], depth + 1), from_json(data[2], depth + 1))
+    if isinstance(data, list) and len(data) == 3 and depth < MAX_DEPTH:
+        operator, left, right = data
+        if isinstance(operator, str) and operator in _OPERATORS:
+            return (operator, from_json(left, depth + 1), from_json(right, depth + 1))
     raise DimError(f"a size is malformed: {str(data)[:80]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from hardpoint.errors import CaptureError, HardpointWarning
 from hardpoint.program import dims
 from hardpoint.program.dims import Dim
+from hardpoint.program.guards import read_guards
 from hardpoint.program.program import Program
 from hardpoint.program.signature import Signature, TensorSpec
 from hardpoint.program.structure import Leaf, Node, Scalar, leaves
@@ -42,14 +43,18 @@ def flat_program(
     example_inputs: tuple[torch.Tensor, ...],
     name: str,
     prefix: str = "",
+    guards: Sequence[str] | None = None,
 ) -> Program:
     """A :class:`Program` from an export whose inputs and outputs are flat tensors already.
 
     :param input_names: dotted paths of the tensor inputs, in order.
     :param symbol_names: (tensor, dimension) -> the caller's name for that size.
     :param prefix: what to strip from the names of parameters and buffers.
+    :param guards: ``torch.export``'s guards, where ``exported`` has lost them: decomposing a loaded
+        program does that.
     :raises CaptureError: it holds something that cannot be packaged, or sizes we cannot describe.
     """
+    original, code = exported, exported._guards_code if guards is None else guards
     exported = with_flat_names(exported, prefix)
     users = [n for n, s in _placeholders(exported) if s.kind is InputKind.USER_INPUT]
     fakes = [_fake(node, "an input") for node in users]
@@ -66,6 +71,7 @@ def flat_program(
         _spec(paths.get(i) or f"result{i}", _fake(node, "a result"), symbols)
         for i, node in enumerate(results)
     )
+    ranges = _ranges(exported, symbols)
     signature = Signature(
         positional=positional,
         arguments=dict(arguments),
@@ -73,7 +79,8 @@ def flat_program(
         inputs=specs,
         outputs=outputs,
         results=result_specs,
-        symbols=_ranges(exported, symbols),
+        symbols=ranges,
+        guards=read_guards(code, original, [s.shape for s in specs], ranges),
     )
     return Program(exported, signature, example_inputs, name)
 

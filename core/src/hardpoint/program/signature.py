@@ -43,6 +43,8 @@ class Signature:
     :param outputs: what the call returns, in terms of ``results``.
     :param results: the flat result tensors.
     :param symbols: dynamic sizes -> (least, greatest or ``None``).
+    :param guards: what else must hold of the sizes: :func:`hardpoint.program.dims.evaluate` gives
+        other than 0 for each.
     """
 
     positional: tuple[str, ...]
@@ -52,6 +54,7 @@ class Signature:
     outputs: Node
     results: tuple[TensorSpec, ...]
     symbols: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    guards: tuple[Dim, ...] = ()
 
     def plain(self) -> bool:
         """Whether every argument is one tensor passed by position: a call needs no binding."""
@@ -117,12 +120,14 @@ class Signature:
 
         return {
             "positional": list(self.positional),
-            "arguments": {k: structure.to_json(n) for k, n in self.arguments.items()},
+            # A list: the order counts, and JSON objects have none.
+            "arguments": [[k, structure.to_json(n)] for k, n in self.arguments.items()],
             "omitted": dict(self.omitted),
             "inputs": [spec(s) for s in self.inputs],
             "outputs": structure.to_json(self.outputs),
             "results": [spec(s) for s in self.results],
             "symbols": {k: list(v) for k, v in self.symbols.items()},
+            "guards": list(self.guards),
         }
 
 
@@ -179,7 +184,7 @@ def from_json(data: Mapping[str, object]) -> Signature:
     """
     try:
         inputs, results = (_specs(data[key]) for key in ("inputs", "results"))
-        arguments = {str(k): structure.from_json(v) for k, v in _dict(data["arguments"]).items()}
+        arguments = _arguments(data["arguments"])
         outputs = structure.from_json(data["outputs"])
         symbols: dict[str, tuple[int, int | None]] = {}
         for name, ends in _dict(data["symbols"]).items():
@@ -192,6 +197,10 @@ def from_json(data: Mapping[str, object]) -> Signature:
         if not isinstance(positional, list) or not all(isinstance(p, str) for p in positional):
             raise TypeError("positional")
         omitted = _dict(data["omitted"])
+        guards = data["guards"]
+        if not isinstance(guards, list):
+            raise TypeError("guards")
+        conditions = tuple(map(dims.from_json, guards))
         used = [leaf.index for node in arguments.values() for _, leaf in structure.leaves(node)
                 if isinstance(leaf, Leaf)]  # fmt: skip
         made = [leaf.index for _, leaf in structure.leaves(outputs) if isinstance(leaf, Leaf)]
@@ -204,7 +213,7 @@ def from_json(data: Mapping[str, object]) -> Signature:
             remedy="get the file again from its source, or save it again",
         ) from error
     return Signature(
-        tuple(positional), arguments, omitted, inputs, outputs, results, symbols  # type: ignore[arg-type]
+        tuple(positional), arguments, omitted, inputs, outputs, results, symbols, conditions  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -212,6 +221,15 @@ def _dict(data: object) -> dict[str, object]:
     if not isinstance(data, dict):
         raise TypeError("expected an object")
     return data
+
+
+def _arguments(data: object) -> dict[str, Node]:
+    if not isinstance(data, list):
+        raise TypeError("expected a list of arguments")
+    arguments = {str(name): structure.from_json(node) for name, node in data}
+    if len(arguments) != len(data):
+        raise TypeError("an argument is named twice")
+    return arguments
 
 
 def _specs(data: object) -> tuple[TensorSpec, ...]:

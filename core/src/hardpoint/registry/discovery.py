@@ -10,7 +10,9 @@ The formats: https://packaging.python.org/specifications/entry-points/ and /core
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -74,11 +76,11 @@ def scan(path: Sequence[str] | None, prefix: str) -> Scan:
     The first distribution of a name hides later ones, as it does for imports, even if only the
     later one has our entry points.
     """
-    found = metadata.distributions() if path is None else metadata.distributions(path=list(path))
+    folders = _once(sys.path if path is None else path)
     claims: list[Claim] = []
     problems: list[str] = []
     seen: dict[str, str] = {}
-    for dist in found:
+    for dist in metadata.distributions(path=folders):
         try:
             header = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
             points = dist.read_text("entry_points.txt") or ""
@@ -138,11 +140,20 @@ def parse_entry_points(text: str, prefix: str) -> Iterator[Entry | str]:
 
 def parse_header(text: str) -> tuple[str, str]:
     """Name and Version (``"0"`` where absent) from a METADATA file's header."""
-    header = re.split(r"\r?\n\r?\n", text[:_HEADER_CHARS], maxsplit=1)[0]
+    end = text.find("\n\n", 0, _HEADER_CHARS)
+    header = text[: end if end >= 0 else _HEADER_CHARS]
     fields: dict[str, str] = {}
     for match in _HEADER_LINE.finditer(header):
-        fields.setdefault(match[1].lower(), match[2].rstrip("\r"))
+        fields.setdefault(match[1].lower(), match[2])
     return fields.get("name", ""), fields.get("version", "") or "0"
+
+
+def _once(path: Sequence[str]) -> list[str]:
+    """Each folder once: ``""`` and the working directory's name are the same place."""
+    by_place: dict[str, str] = {}
+    for folder in path:
+        by_place.setdefault(os.path.realpath(folder), os.path.abspath(folder))  # noqa: PTH100  # keeps links
+    return list(by_place.values())
 
 
 def _where(dist: metadata.Distribution) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 import tempfile
@@ -126,7 +127,9 @@ def check(claim: Claim, pins: Mapping[str, Pin]) -> None:
     ):
         what = f"{claim.key} is not what the lock pins"
         raise _mismatch(claim, what, f"pinned {pinned}, installed {installed}")
-    for path, digest in _listed(claim):
+    listed = _listed(claim)
+    _check_place(claim, [path for path, _ in listed])
+    for path, digest in listed:
         file = Path(str(claim.files.locate_file(path)))
         algorithm, _, expected = digest.partition("=")
         try:
@@ -137,6 +140,20 @@ def check(claim: Claim, pins: Mapping[str, Pin]) -> None:
         if base64.urlsafe_b64encode(actual).decode().rstrip("=") != expected.rstrip("="):
             cause = f"{path} has another hash than RECORD lists"
             raise _mismatch(claim, f"a file of {claim.key} was changed after installation", cause)
+
+
+def _check_place(claim: Claim, paths: list[str]) -> None:
+    """Refuse a module of the same name that lies earlier on the search path."""
+    top = claim.module.partition(".")[0]
+    ours = [path for path in paths if path.partition("/")[0].partition(".")[0] == top]
+    if not ours:
+        return
+    package = Path(str(claim.files.locate_file(ours[0].partition("/")[0])))
+    spec = importlib.util.find_spec(top)
+    origin = None if spec is None or not spec.has_location else spec.origin
+    if origin is None or not Path(origin).resolve().is_relative_to(package.resolve()):
+        cause = f"import would take {origin or 'nothing'}, not {package}"
+        raise _mismatch(claim, f"{claim.key} would not be imported from what the lock pins", cause)
 
 
 def _listed(claim: Claim) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from hardpoint.interfaces.kinds import Kind
@@ -49,4 +49,4 @@ class Record:
 
     def to_json(self) -> dict[str, object]:
         """The record as JSON-serializable data."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -6,7 +6,7 @@ bits of a wrong dtype, OpenVINO casts in silence (research/backends.md, section 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -60,6 +60,7 @@ class InputCheck:
                 else:
                     later.append((spec, dim, size))
         sizes = {name: size for name, (size, _) in found.items()}
+        self._check_guards(sizes)
         for spec, dim, size in later:
             want = spec.shape[dim]
             expected = dims.evaluate(want, sizes)
@@ -68,6 +69,21 @@ class InputCheck:
                     f"input {spec.name}: dimension {dim} is {size}, it must be "
                     f"{dims.render(want)} = {expected}",
                     remedy=f"the program takes {self._signature.describe_arguments()}",
+                )
+
+    def _check_guards(self, sizes: Mapping[str, int]) -> None:
+        for guard in self._signature.guards:
+            try:
+                holds = dims.evaluate(guard, sizes)
+            except dims.DimError:  # a division by zero: certainly not the sizes of the capture
+                holds = 0
+            if not holds:
+                given = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+                raise InputError(
+                    f"the program was captured for sizes where {dims.render(guard)}, got {given}",
+                    cause="the model's code decides by these sizes, and took another way with the "
+                    "examples",
+                    remedy="pass other sizes, or capture again with examples of these sizes",
                 )
 
     def _check_kind(self, spec: TensorSpec, dtype: torch.dtype, tensor: object) -> None:

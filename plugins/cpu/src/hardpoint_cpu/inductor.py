@@ -105,10 +105,7 @@ def compiling(described: Mapping[str, Any]) -> Iterator[tuple[FakeTensorMode, li
             cause=missing,
             remedy=f"{host.COMPILER_REMEDY}; mode 'eager' needs none",
         )
-    # NNPACK: while it is on, each convolution's shape function compares the batch to 16, which
-    # would pass for an assumption of the compiled code. Kernels choose again when they run.
-    quiet = torch.backends.nnpack.flags(enabled=False)
-    with _LOCK, quiet, torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with _LOCK, torch.no_grad(), torch.autocast("cpu", enabled=False):
         environment, mode, inputs = shapes.fakes(described)
         try:
             yield mode, inputs

@@ -1,0 +1,1 @@
+"""hardpoint-safetensors: the serializer ``safetensors``. Its entry point: :mod:`.plugin`."""

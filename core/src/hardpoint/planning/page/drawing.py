@@ -63,3 +63,10 @@ class Drawing:
         """Where the track of ``source`` runs."""
         gutter, track = self.tracks[source]
         return self.gutter_left[gutter] + GUTTER / 2 + TRACK * track
+
+    def towards(self, link: tuple[str, str], *, outgoing: bool) -> float:
+        """Where a line goes to from its source (or comes from, seen by its target)."""
+        source, target = self.boxes[link[0]], self.boxes[link[1]]
+        if not self.straight(source, target):
+            return self.track_x(link[0])
+        return target.center if outgoing else source.center

@@ -1,4 +1,4 @@
-"""What flows in a plan: values with their sizes, the program's ports, and who hands what to whom."""
+"""What flows in a plan: values with their sizes, the program's ports, who hands what to whom."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from hardpoint.program import dims
 class Value:
     """A tensor of the program.
 
-    :param shape: sizes as people name them, e.g. ``"batch, 384"``.
+    :param dtype: as PyTorch names it; for what is no tensor, what it is.
+    :param shape: sizes as people name them, e.g. ``"batch, 384"``; ``None`` for what is no tensor.
     :param nbytes: at the sizes of the example inputs.
     """
 
     name: str
     dtype: str
-    shape: str
+    shape: str | None
     nbytes: int
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{self.shape}]"
+        return self.dtype if self.shape is None else f"{self.dtype}[{self.shape}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def _value(node: Node, symbols: Mapping[str, str]) -> Value:
     if not isinstance(value, torch.Tensor):
         several = isinstance(value, (tuple, list))
         kind = f"{len(value)} tensors" if several else type(value).__name__
-        return Value(node.name, kind, "", value_bytes(node))
+        return Value(node.name, kind, None, value_bytes(node))
     shape = ", ".join(_size(size, symbols) for size in value.shape)
     return Value(node.name, str(value.dtype).removeprefix("torch."), shape, value_bytes(node))
 
@@ -141,7 +142,7 @@ def _sources(plan: Plan) -> tuple[Port, ...]:
     taken = {name for s in plan.segments for name in s.inputs}
     taken |= {spec.arg.name for spec in exported.graph_signature.output_specs}
     labels = iter(plan.program.signature.inputs)
-    ports = []
+    ports: list[Port] = []
     for spec in exported.graph_signature.input_specs:
         name, place = spec.arg.name, f"from{len(ports)}"
         if spec.kind is InputKind.USER_INPUT:
@@ -171,7 +172,7 @@ def _sinks(plan: Plan) -> tuple[Port, ...]:
 
 
 def gathered(flow: Flow, most: int) -> Flow:
-    """``flow`` with at most about ``most`` ports on each side: the commonest kind becomes one port."""
+    """``flow`` with about ``most`` ports a side at most: the commonest kind becomes one port."""
     renamed: dict[str, str] = {}
     sources = _gather(flow, flow.sources, most, renamed)
     sinks = _gather(flow, flow.sinks, most, renamed)

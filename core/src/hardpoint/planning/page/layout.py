@@ -77,8 +77,7 @@ def _assign_layers(drawing: Drawing) -> None:
         before[target].append(source)
     for box in boxes.values():
         first = 0 if box.lane is None else 1
-        box.layer = max((boxes[u].layer + 1 for u in before[box.id]), default=first)
-        box.layer = max(box.layer, first)
+        box.layer = max([first, *(boxes[u].layer + 1 for u in before[box.id])])
     last = max((b.layer for b in boxes.values() if b.lane is not None), default=0) + 1
     for box in boxes.values():
         if box.lane is None and box.id not in takes and before[box.id]:
@@ -176,10 +175,11 @@ def _shift(drawing: Drawing, by: float) -> None:
 def _place_ports(drawing: Drawing, row: list[Box]) -> None:
     """Each port above the middle of its neighbours, pushed apart, within the picture."""
     near: dict[str, list[float]] = {b.id: [] for b in row}
-    for a, b in drawing.links:
-        for mine, other in ((a, b), (b, a)):
-            if mine in near and drawing.boxes[other].lane is not None:
-                near[mine].append(drawing.boxes[other].center)
+    for link in drawing.links:
+        for end, outgoing in ((0, True), (1, False)):
+            other = drawing.boxes[link[1 - end]]
+            if link[end] in near and other.lane is not None:
+                near[link[end]].append(drawing.towards(link, outgoing=outgoing))
     middle = drawing.width / 2
     wish = {b.id: sum(near[b.id]) / len(near[b.id]) if near[b.id] else middle for b in row}
     row.sort(key=lambda b: wish[b.id])
@@ -196,10 +196,12 @@ def _place_ports(drawing: Drawing, row: list[Box]) -> None:
 def _set_y(drawing: Drawing) -> None:
     y = MARGIN
     for i, layer in enumerate(drawing.layers):
-        if any(b.lane is not None for b in layer) and i <= 1:
+        if i == 1:  # the first layer of segments; ports alone stand above the lanes
             y += drawing.heading
         for box in layer:
             box.y = y
         y += max((b.height for b in layer), default=0.0)
         drawing.layer_bottom.append(y)
-        y += drawing.gap if layer else 0.0
+        # Lines to many ports need room to spread.
+        ports = i + 2 == len(drawing.layers) and drawing.layers[-1][0].lane is None
+        y += drawing.gap * (1.6 if ports else 1) if layer else 0.0

@@ -53,7 +53,7 @@ def text(raw: str) -> Markup:
 
 
 def clip(raw: str, most: int) -> str:
-    """At most ``most`` characters of ``raw``, the last of them an ellipsis where some are missing."""
+    """At most ``most`` characters of ``raw``; it ends in an ellipsis where some are missing."""
     return raw if len(raw) <= most else raw[: most - 1] + "…"
 
 

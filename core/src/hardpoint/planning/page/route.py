@@ -11,18 +11,23 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A link's way through the picture, as SVG path data."""
+    """A link's way through the picture.
+
+    :param path: SVG path data. :param arrives: where it meets its target, from the left edge.
+    """
 
     source: str
     target: str
     path: str
+    arrives: float
 
 
 def draw_lines(drawing: Drawing) -> tuple[Line, ...]:
     """A line for each link, in the order of the links."""
     leave, arrive = _attachments(drawing, outgoing=True), _attachments(drawing, outgoing=False)
     return tuple(
-        Line(*link, _path(drawing, link, leave[link], arrive[link])) for link in drawing.links
+        Line(*link, _path(drawing, link, leave[link], arrive[link]), arrive[link])
+        for link in drawing.links
     )
 
 
@@ -51,7 +56,7 @@ def _along(x: float, leave: float, floor: float, arrive: float, target: Box, gap
 
 
 def _attachments(drawing: Drawing, *, outgoing: bool) -> dict[tuple[str, str], float]:
-    """Where on its box each line begins (or ends): in the order of where it goes (or comes from)."""
+    """Where on its box each line begins (or ends), in the order of where it goes (comes from)."""
     by_box: dict[str, list[tuple[str, str]]] = {}
     for link in drawing.links:
         by_box.setdefault(link[0 if outgoing else 1], []).append(link)
@@ -61,18 +66,11 @@ def _attachments(drawing: Drawing, *, outgoing: bool) -> dict[tuple[str, str], f
         # Lines that share a track leave at one point: at first they are one line.
         points: dict[float, list[tuple[str, str]]] = {}
         for link in links:
-            points.setdefault(_towards(drawing, link, outgoing), []).append(link)
+            points.setdefault(drawing.towards(link, outgoing=outgoing), []).append(link)
         for i, point in enumerate(sorted(points)):
             for link in points[point]:
                 found[link] = box.x + box.width * (i + 1) / (len(points) + 1)
     return found
-
-
-def _towards(drawing: Drawing, link: tuple[str, str], outgoing: bool) -> float:
-    source, target = drawing.boxes[link[0]], drawing.boxes[link[1]]
-    if not drawing.straight(source, target):
-        return drawing.track_x(link[0])
-    return target.center if outgoing else source.center
 
 
 def _curve(start: Point, end: Point) -> str:

@@ -1,0 +1,156 @@
+"""What a program assumes of its inputs' sizes: the ways its Python code took when it was traced.
+
+``if x.shape[0] % 2 == 0`` is decided once, at capture. ``torch.export`` records the decision as a
+line of Python (a *guard*) and checks it in its own ``program.module()``, which we do not use: a
+segment has no guards. So they are read here, kept as data, and checked at every call's entry.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from hardpoint.errors import CaptureError
+from hardpoint.program import dims
+from hardpoint.program.dims import Dim
+
+Ranges = Mapping[str, tuple[int, int | None]]
+
+_BINARY: dict[type[ast.operator], str] = {
+    ast.Add: "+", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
+}  # fmt: skip
+_COMPARE: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=",
+}  # fmt: skip
+_CALLS = {
+    "min": "min", "Min": "min", "max": "max", "Max": "max", "Mod": "%", "PythonMod": "%",
+    "FloorDiv": "//", "CleanDiv": "//",
+}  # fmt: skip
+
+
+def read_guards(
+    code: Sequence[str],
+    exported: ExportedProgram,
+    shapes: Sequence[Sequence[Dim]],
+    ranges: Ranges,
+) -> tuple[Dim, ...]:
+    """The guards that say more than shapes and ranges do, as conditions on our size names.
+
+    :param code: ``torch.export``'s lines. :param shapes: of the user inputs, in order.
+    :raises CaptureError: a guard on something else than sizes, or that cannot be described.
+    """
+    names = size_names(exported, shapes)
+    found = []
+    for line in code:
+        try:
+            guard = _read(ast.parse(line, mode="eval").body, names)
+        except dims.DimError as error:
+            raise CaptureError(
+                "the model decides by something that cannot be checked at a call",
+                cause=f"{line}: {error.what}",
+                remedy="leave the size concerned out of dynamic=",
+            ) from error
+        if not _implied(guard, ranges):
+            found.append(guard)
+    return tuple(dict.fromkeys(found))
+
+
+def size_names(exported: ExportedProgram, shapes: Sequence[Sequence[Dim]]) -> dict[str, Dim]:
+    """How a guard's Python spells each input's sizes -> the size.
+
+    The same rules as torch's ``_convert_guards_code_to_fn``: by the forward method's parameter
+    and the path in it, or by position (strict mode).
+    """
+    call = exported.module_call_graph[0].signature
+    spec = exported.call_spec.in_spec
+    parameters = list((call.forward_arg_names if call else None) or ())
+    numbered = pytree.tree_unflatten(list(range(len(shapes))), spec)
+    names: dict[str, Dim] = {}
+    for path, index in pytree.tree_flatten_with_path(numbered)[0]:
+        where, root, inner = path[0], path[1], pytree.keystr(path[2:])
+        spellings = [f"L['flat_args'][{index}]"]
+        if where == pytree.SequenceKey(1):
+            spellings.append(f"L{pytree.keystr(path[1:])}")
+        elif isinstance(root, pytree.SequenceKey) and root.idx < len(parameters):
+            name = parameters[root.idx]
+            spellings.append(f"L['{name}']{inner}")
+            stem, _, number = name.rpartition("_")
+            if number.isdigit():  # of *stem
+                spellings.append(f"L['{stem}'][{number}]{inner}")
+        for spelling in spellings:
+            for dim, size in enumerate(shapes[index]):
+                names[_plain(f"{spelling}.size()[{dim}]")] = size
+    return names
+
+
+def readable(text: str, names: Mapping[str, str]) -> str:
+    """``text`` with each spelling in ``names`` replaced."""
+    for spelling, name in names.items():
+        text = text.replace(spelling, name)
+    return text
+
+
+def _plain(code: str) -> str:
+    return ast.unparse(ast.parse(code, mode="eval"))
+
+
+def _read(node: ast.expr, names: Mapping[str, Dim]) -> Dim:
+    known = names.get(ast.unparse(node))
+    if known is not None:
+        return known
+    if isinstance(node, ast.Constant) and type(node.value) in (int, bool):
+        return int(node.value)
+    if isinstance(node, ast.BinOp):
+        left, right = _read(node.left, names), _read(node.right, names)
+        if isinstance(node.op, ast.Sub):
+            return ("+", left, ("*", -1, right))
+        if type(node.op) in _BINARY:
+            return (_BINARY[type(node.op)], left, right)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+        operand = _read(node.operand, names)
+        return ("==", operand, 0) if isinstance(node.op, ast.Not) else ("*", -1, operand)
+    if isinstance(node, ast.BoolOp):
+        operator = "and" if isinstance(node.op, ast.And) else "or"
+        return _chain(operator, [_read(v, names) for v in node.values])
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        left, right = _read(node.left, names), _read(node.comparators[0], names)
+        if isinstance(node.ops[0], (ast.Gt, ast.GtE)):
+            return ("<" if isinstance(node.ops[0], ast.Gt) else "<=", right, left)
+        if type(node.ops[0]) in _COMPARE:
+            return (_COMPARE[type(node.ops[0])], left, right)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
+        if node.func.id in _CALLS:
+            return _chain(_CALLS[node.func.id], [_read(a, names) for a in node.args])
+    raise dims.DimError(f"{ast.unparse(node)!r} is no expression of sizes")
+
+
+def _chain(operator: str, operands: Sequence[Dim]) -> Dim:
+    result = operands[0]
+    for operand in operands[1:]:
+        result = (operator, result, operand)
+    return result
+
+
+def _implied(guard: Dim, ranges: Ranges) -> bool:
+    """Whether sizes within their ranges always satisfy ``guard``; false where that is not plain."""
+    if not isinstance(guard, tuple):
+        return isinstance(guard, int) and guard != 0
+    operator, left, right = guard
+    if left == right:
+        return operator in ("==", "<=")
+    if isinstance(left, int) and isinstance(right, int):
+        return bool(dims.evaluate(guard, {}))
+    if isinstance(left, int) and isinstance(right, str):
+        least = ranges.get(right, (0, None))[0]
+        return {"<": left < least, "<=": left <= least, "!=": left < least}.get(
+            str(operator), False
+        )
+    if isinstance(left, str) and isinstance(right, int):
+        least, greatest = ranges.get(left, (0, None))
+        below = greatest is not None and greatest < right
+        at_most = greatest is not None and greatest <= right
+        return {"<": below, "<=": at_most, "!=": below or right < least}.get(str(operator), False)
+    return False

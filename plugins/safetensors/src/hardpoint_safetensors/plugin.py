@@ -1,0 +1,48 @@
+"""What hardpoint reads first: light on purpose, so that looking at the plugin imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from hardpoint import ConfigError, Probe, ProbeRequest, Serializer, SerializerInfo, hookimpl
+from hardpoint_safetensors.refuse import ORIGIN, PROVIDER
+
+
+@hookimpl
+def hardpoint_serializer_info() -> SerializerInfo:
+    """Reads files, sharded sets and directories; writes single files."""
+    return SerializerInfo(
+        requires_api=(1, 0),
+        summary="safetensors files: mapped, sliced, sharded; saved atomically",
+        suffixes=(".safetensors", ".safetensors.index.json"),
+    )
+
+
+@hookimpl
+def hardpoint_serializer_probe(request: ProbeRequest) -> Probe:
+    """The format is little-endian and we map it as it is; saving needs POSIX file locks."""
+    if sys.byteorder != "little":
+        return Probe.unavailable("safetensors files are little-endian, and this machine is not")
+    if os.name != "posix":
+        return Probe.unavailable(f"atomic saving is written for POSIX systems, not {os.name!r}")
+    return Probe.ready()
+
+
+@hookimpl
+def hardpoint_serializer_open(config: Mapping[str, object]) -> Serializer:
+    """The serializer. It has no options.
+
+    :raises ConfigError: ``config`` names one.
+    """
+    if config:
+        raise ConfigError(
+            f"unknown option(s): {', '.join(sorted(map(repr, config)))}",
+            provider=PROVIDER,
+            origin=ORIGIN,
+            remedy="the safetensors serializer has no options: leave config empty",
+        )
+    from hardpoint_safetensors.serializer import SafetensorsSerializer
+
+    return SafetensorsSerializer()

@@ -1,0 +1,54 @@
+"""The one way this plugin says no: a WeightsError with the file, the tensor and the way out."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from hardpoint import WeightsError
+
+PROVIDER = "serializer:safetensors"
+_DIST = "hardpoint-safetensors"
+_LONGEST = 80
+_FEW = 5000
+
+DAMAGED = "get the file again from where it came from: it is damaged, or made to mislead"
+
+
+def _origin() -> str:
+    try:
+        return f"{_DIST} {version(_DIST)}"
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return _DIST
+
+
+ORIGIN = _origin()
+
+
+def show(value: object) -> str:
+    """``value`` as it can be printed whoever wrote it: escaped, and cut where it is long."""
+    if isinstance(value, str):
+        value = value[: _LONGEST + 1]
+    text = ascii(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def refuse(file: object, what: str, cause: str, remedy: str = DAMAGED) -> WeightsError:
+    """The error to raise about ``file``; ``what`` completes the sentence "FILE: ..."."""
+    return WeightsError(
+        f"{file}: {what}", provider=PROVIDER, origin=ORIGIN, cause=cause, remedy=remedy
+    )
+
+
+def no_such_tensor(file: object, name: object, names: Iterable[str]) -> WeightsError:
+    """The error for a name that is not in the file, with the nearest one that is."""
+    few = list(itertools.islice(names, _FEW))
+    near = difflib.get_close_matches(name, few, n=1) if isinstance(name, str) else []
+    return refuse(
+        file,
+        f"there is no tensor {show(name)}",
+        "the file does not hold that name",
+        f"did you mean {show(near[0])}?" if near else "list the names: hardpoint weights info FILE",
+    )

@@ -1,0 +1,91 @@
+"""The serializer: tells its files, opens them, saves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from hardpoint import Reader, Serializer
+from hardpoint_safetensors.header import LENGTH_BYTES, MAX_HEADER
+from hardpoint_safetensors.index import INDEX_SUFFIX, candidates, find_in_directory
+from hardpoint_safetensors.reader import FileReader, ShardedReader
+from hardpoint_safetensors.refuse import refuse, show
+from hardpoint_safetensors.write import save_file
+
+_MAX_SNIFFED = 1 << 20
+
+
+class SafetensorsSerializer(Serializer):
+    """``*.safetensors``, ``*.safetensors.index.json``, and directories that hold one of either."""
+
+    def recognizes(self, path: Path) -> bool:
+        """By content: a plausible header length and then ``{``; or JSON that maps to shards.
+
+        A file that is cut short is still recognized, so that opening it can say so.
+        """
+        if path.is_dir():
+            return bool(candidates(path))
+        return path.is_file() and (_is_file(path) or _is_index(path))
+
+    def open(self, path: Path, *, device: str = "cpu") -> Reader:
+        """Map ``path``. On ``"cpu"`` tensors are views of the file; elsewhere they are copies.
+
+        :raises WeightsError: damaged or hostile file, or no such device.
+        """
+        try:
+            on = torch.device(device)
+        except RuntimeError as error:
+            raise refuse(
+                path,
+                f"the file cannot be opened for device {show(device)}",
+                str(error).splitlines()[0],
+                "name a PyTorch device, e.g. 'cpu' or 'cuda:0'",
+            ) from error
+        if path.is_dir():
+            path = find_in_directory(path)
+        if path.name.endswith(".json") or (path.is_file() and _is_index(path)):
+            return ShardedReader(path, on)
+        return FileReader(path, on)
+
+    def save(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        path: Path,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write one file atomically and durably; the same content gives the same bytes.
+
+        Tensors that share memory are each written in full. One that is not contiguous, or not on
+        the CPU, is copied while it is written; one at a time.
+
+        :raises WeightsError: a tensor or name that the format cannot hold, or a failed write.
+        """
+        if path.name.endswith(".json") or path.is_dir():
+            raise refuse(
+                path,
+                "tensors are saved to one file",
+                "this path names an index or a directory",
+                "give a path that ends in .safetensors",
+            )
+        save_file(tensors, path, metadata or {})
+
+
+def _is_file(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(LENGTH_BYTES + 1)
+    length = int.from_bytes(start[:LENGTH_BYTES], "little")
+    return start[LENGTH_BYTES:] == b"{" and len("{}") <= length <= MAX_HEADER
+
+
+def _is_index(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(_MAX_SNIFFED)
+    # The map is what comes first, or comes after a few lines of metadata.
+    return (
+        start[:1] == b"{"
+        and b'"weight_map"' in start
+        and (path.name.endswith(INDEX_SUFFIX) or b'.safetensors"' in start)
+    )

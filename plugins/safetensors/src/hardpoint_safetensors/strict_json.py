@@ -1,0 +1,80 @@
+"""JSON as a file format: one value, no duplicate keys, no NaN, no number of unbounded length.
+
+Python's parser is lenient where two readers of one file could differ; what differs is refused.
+"""
+
+from __future__ import annotations
+
+import json
+
+from hardpoint_safetensors.refuse import show
+
+# More digits than any offset or size needs; Python's own limit (4300) can be switched off.
+_MAX_DIGITS = 20
+
+
+def loads(raw: bytes, *, floats: bool = False) -> object:
+    """The value that ``raw`` spells.
+
+    :param floats: whether numbers with a fraction or an exponent may stand in it.
+    :raises ValueError: not strict JSON; the message says why, in words.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from error
+    try:
+        value: object = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_int=_bounded_int,
+            parse_float=_float if floats else _no_float,
+            parse_constant=_no_constant,
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} (at character {error.pos})") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {show(twice)} stands there twice")
+    for key, value in pairs:
+        _whole_characters(key)
+        if type(value) is str:
+            _whole_characters(value)
+    return made
+
+
+def _whole_characters(text: str) -> None:
+    """Refuse half a surrogate pair: JSON can spell it, UTF-8 cannot."""
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{show(text)} holds half a surrogate pair") from error
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _float(text: str) -> float:
+    if len(text) > _MAX_DIGITS * 2:
+        raise ValueError(f"a number of {len(text)} characters")
+    return float(text)
+
+
+def _no_float(text: str) -> float:
+    raise ValueError(f"{show(text)} where only whole numbers may stand")
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")

@@ -1,0 +1,166 @@
+"""What a call and a segment boundary cost above calling the compiled callables directly.
+
+The peer is the executable itself: the same objects, called in the same order without our runtime.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from _report import Page, Timing, arguments, interleaved, ratio, table, verdict
+
+import hardpoint as hp
+import hardpoint_cpu.plugin
+from hardpoint.planning import compute_nodes
+
+CALL_BUDGET = 10e-6
+BOUNDARY_BUDGET = 15e-6
+CALLS = 2000
+# Segments of the chain; each pair of neighbours is one boundary.
+CHAIN = 41
+
+
+class Chain(torch.nn.Module):
+    """So many additions, so that segments do next to nothing."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length = length
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Shape in, shape out: (batch, 8)."""
+        for _ in range(self.length):
+            x = x + 1.0
+        return x
+
+
+class Small(torch.nn.Module):
+    """Two inputs, two results: a usual signature."""
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Two (batch, 8) tensors in, a dict of two out."""
+        return {"total": ids + mask, "product": ids * mask}
+
+
+class Alternate(hp.Partitioner):
+    """Every node on another target than the one before it: as many boundaries as there can be."""
+
+    def partition(
+        self,
+        program: torch.export.ExportedProgram,
+        targets: Sequence[hp.TargetInfo],
+        objective: hp.Objective,
+        costs: hp.Costs,
+    ) -> hp.Assignment:
+        """Round-robin over ``targets``."""
+        nodes = compute_nodes(program)
+        return hp.Assignment(
+            {n.name: targets[i % len(targets)].target for i, n in enumerate(nodes)}
+        )
+
+
+def per_call(call: Callable[[], object]) -> Callable[[], float]:
+    """Seconds of one call, averaged over ``CALLS``."""
+
+    def once() -> float:
+        started = time.perf_counter()
+        for _ in range(CALLS):
+            call()
+        return (time.perf_counter() - started) / CALLS
+
+    return once
+
+
+def measure_call(page: Page, rounds: int) -> list[list[object]]:
+    """One segment: the whole call against the executable; one row a signature."""
+    cases: dict[str, tuple[torch.nn.Module, tuple[torch.Tensor, ...]]] = {
+        "one tensor in, one out": (Chain(1), (torch.randn(3, 8),)),
+        "two tensors in, a dict of two out": (Small(), (torch.randn(3, 8), torch.randn(3, 8))),
+    }
+    rows, budgets = [], []
+    for name, (model, inputs) in cases.items():
+        dynamic = tuple({0: "batch"} for _ in inputs)
+        program = hp.capture(model.eval(), inputs, dynamic=dynamic)
+        compiled = hp.compile(hp.plan(program, targets="cpu"))
+        executable = compiled.segments[0].executable
+        with torch.no_grad():
+            times = interleaved(
+                {
+                    "executable": per_call(lambda e=executable, i=inputs: e(*i)),  # type: ignore[misc]
+                    "hardpoint": per_call(lambda c=compiled, i=inputs: c(*i)),  # type: ignore[misc]
+                },
+                rounds,
+            )
+        extra = times["hardpoint"].median - times["executable"].median
+        rows.append([name, *_cells(times), f"{extra * 1e6:.2f}"])
+        budgets.append(
+            [f"call overhead, {name}", f"< {CALL_BUDGET * 1e6:.0f} µs", f"{extra * 1e6:.2f} µs",
+             verdict(extra, CALL_BUDGET)]
+        )  # fmt: skip
+    page.add(
+        f"## One segment\n\n{CALLS} calls a round, {rounds} interleaved rounds. The peer is the "
+        "backend's own executable, called directly with the same tensors."
+    )
+    page.add(table(["", "executable µs", "hardpoint µs", "ratio", "overhead µs"], rows))
+    return budgets
+
+
+def measure_boundary(page: Page, rounds: int) -> list[list[object]]:
+    """A chain of tiny segments on two backends, against calling their executables in a loop."""
+    registry = hp.Registry(policy=hp.Policy())
+    registry.add("backend", "other", hardpoint_cpu.plugin)
+    x = torch.randn(3, 8)
+    program = hp.capture(Chain(CHAIN).eval(), (x,), dynamic={"x": {0: "batch"}}, registry=registry)
+    plan = hp.plan(program, targets=["cpu", "other"], partitioner=Alternate(), registry=registry)
+    compiled = hp.compile(plan, registry=registry)
+    executables = [segment.executable for segment in compiled.segments]
+
+    def by_hand() -> torch.Tensor:
+        value = x
+        for executable in executables:
+            (value,) = executable(value)
+        return value
+
+    with torch.no_grad():
+        times = interleaved(
+            {"executable": per_call(by_hand), "hardpoint": per_call(lambda: compiled(x))}, rounds
+        )
+    boundaries = len(executables) - 1
+    each = (times["hardpoint"].median - times["executable"].median) / boundaries
+    page.add(
+        f"## Boundaries\n\n{len(executables)} segments of one addition each, alternating between "
+        f"two backends: {boundaries} boundaries on one device. The peer calls the same executables "
+        "in a loop by hand. Nothing is copied: each tensor is handed on as it is."
+    )
+    page.add(
+        table(
+            ["", "by hand µs", "hardpoint µs", "ratio", "per boundary µs"],
+            [["the whole chain", *_cells(times), f"{each * 1e6:.2f}"]],
+        )
+    )
+    return [
+        ["a boundary", f"< {BOUNDARY_BUDGET * 1e6:.0f} µs", f"{each * 1e6:.2f} µs",
+         verdict(each, BOUNDARY_BUDGET)]
+    ]  # fmt: skip
+
+
+def _cells(times: dict[str, Timing]) -> list[str]:
+    direct, ours = times["executable"].median, times["hardpoint"].median
+    return [f"{direct * 1e6:.2f}", f"{ours * 1e6:.2f}", ratio(ours, direct)]
+
+
+def main() -> None:
+    """Measure, print, and write the page."""
+    options = arguments(__doc__, rounds=11)
+    torch.set_num_threads(1)
+    page = Page("Runtime: call and boundary overhead")
+    budgets = measure_call(page, options.rounds) + measure_boundary(page, options.rounds)
+    page.add("## Budgets")
+    page.add(table(["", "budget", "median", "verdict"], budgets))
+    page.finish(options.output, __file__)
+
+
+if __name__ == "__main__":
+    main()
