@@ -64,20 +64,25 @@ def forge(
         used = start + 30 + len(name) + len(part.extra) + 4
         padding = -used % part.align
         extra = part.extra + b"FB" + struct.pack("<H", padding) + bytes(padding)
-        out += struct.pack("<IHHHHHIIIHH", 0x04034B50, 20, flags, part.method, 0, 0, crc, packed, size, len(name), len(extra))  # fmt: skip
+        fields = (0x04034B50, 20, flags, part.method, 0, 0, crc, packed, size)
+        out += struct.pack("<IHHHHHIIIHH", *fields, len(name), len(extra))
         out += name + extra + part.data + part.tail
     at = len(out)
     for part, start in zip(parts, starts, strict=True):
         name, crc, packed, size = part.facts(part.central)
         start = part.central.get("start", start)
         extra = part.central.get("extra", b"")
-        out += struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, part.flags, part.method, 0, 0, crc, packed, size, len(name), len(extra), len(part.comment), 0, 0, part.attributes, start)  # fmt: skip
+        fields = (0x02014B50, 20, 20, part.flags, part.method, 0, 0, crc, packed, size)
+        lengths = (len(name), len(extra), len(part.comment))
+        out += struct.pack("<IHHHHHHIIIHHHHHII", *fields, *lengths, 0, 0, part.attributes, start)
         out += name + extra + part.comment
     size = len(out) - at
     out += before_end
     said = {"disk": 0, "here": len(parts), "count": len(parts), "size": size, "start": at} | end
-    out += struct.pack("<IHHHHIIH", 0x06054B50, said["disk"], 0, said["here"], said["count"], said["size"], said["start"], len(said.get("comment", b"")))  # fmt: skip
-    return bytes(out + said.get("comment", b"") + suffix)
+    comment = said.get("comment", b"")
+    fields = (said["disk"], 0, said["here"], said["count"], said["size"], said["start"])
+    out += struct.pack("<IHHHHIIH", 0x06054B50, *fields, len(comment))
+    return bytes(out + comment + suffix)
 
 
 def remake(source: Path, target: Path, changes: dict[str, bytes | None], **fields: object) -> Path:

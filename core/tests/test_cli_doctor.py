@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,26 @@ def test_a_hanging_provider_is_killed_with_all_that_it_started(site: FakeSite) -
     assert found["backend:hang"]["reason"] == "no answer within 3 s"
     assert "--timeout" in found["backend:hang"]["remedy"]
     assert found["backend:npu"]["state"] == "ready"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_ends_it_at_once_and_kills_what_runs(site: FakeSite) -> None:
+    begun = site.root / "pid"
+    lines = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(3600)"
+    site.add_backend("hang", probing(lines))
+    code = "from hardpoint.cli import main; main(['doctor', 'backend:hang'])"
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], env=site.environment(), stderr=subprocess.PIPE, text=True
+    )
+    while not (begun.exists() and begun.read_text()):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=30)
+    assert running.returncode == 1
+    assert "Aborted" in stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
 
 
 def test_leaving_the_process_at_once_is_told(site: FakeSite) -> None:

@@ -105,22 +105,28 @@ def test_the_completion_script_is_the_shells_own(site: FakeSite, shell: str) -> 
         assert checked.returncode == 0
 
 
-def complete(site: FakeSite, line: str) -> list[str]:
-    words = line.split(" ")
+def complete(site: FakeSite, *words: str) -> list[str]:
+    """What bash is offered after these words, as it splits them."""
     environment = {
         "_HARDPOINT_COMPLETE": "bash_complete",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - 1),
+        "COMP_WORDS": " ".join(("hardpoint", *words)),
+        "COMP_CWORD": str(len(words)),
     }
-    ran = site.cli(**environment)
-    return [item.partition(",")[2] for item in ran.stdout.splitlines()]
+    return [line.partition(",")[2] for line in site.cli(**environment).stdout.splitlines()]
 
 
-def test_commands_options_and_provider_names_complete(site: FakeSite) -> None:
-    assert complete(site, "hardpoint do") == ["doctor"]
-    assert "--timeout" in complete(site, "hardpoint doctor --t")
-    assert complete(site, "hardpoint list --kind tr") == ["transport"]
-    assert complete(site, "hardpoint doctor backend:np") == ["backend:npu"]
+def test_commands_options_and_choices_complete(site: FakeSite) -> None:
+    assert complete(site, "do") == ["doctor"]
+    assert "--timeout" in complete(site, "doctor", "--t")
+    assert complete(site, "list", "--kind", "tr") == ["transport"]
+
+
+def test_provider_names_complete_also_where_bash_splits_them_at_the_colon(site: FakeSite) -> None:
+    assert complete(site, "doctor", "backend:np") == ["npu"]
+    assert complete(site, "doctor", "backend", ":", "np") == ["npu"]
+    assert "npu" in complete(site, "doctor", "backend", ":")
+    assert "backend:npu" in complete(site, "doctor", "back")
+    assert complete(site, "doctor", "backend", ":", "cpu", "backend", ":", "np") == ["npu"]
     assert site.imported() == set()
 
 

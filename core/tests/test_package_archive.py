@@ -38,6 +38,10 @@ def write(path: Path, entries: dict[str, bytes]) -> Path:
     return path
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def address(view: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
@@ -188,7 +192,8 @@ def test_an_entry_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_file_that_is_not_there_or_not_readable_is_reported(tmp_path):
-    for path, cause in ((tmp_path / "no.pt2", "No such file or directory"), (tmp_path, "Is a directory")):  # fmt: skip
+    wrong = {tmp_path / "no.pt2": "No such file or directory", tmp_path: "Is a directory"}
+    for path, cause in wrong.items():
         with pytest.raises(PackageError) as error:
             Archive.open(path)
         assert str(error.value) == (
@@ -214,11 +219,16 @@ def test_reading_an_archive_imports_no_torch(tmp_path):
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     path = write(tmp_path / "a.pt2", {"x": b"old"})
     before = path.read_bytes()
-    with pytest.raises(KeyboardInterrupt), ArchiveWriter(path) as made:
-        made.add("x", b"new")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with ArchiveWriter(path) as made:
+            made.add("x", b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["a.pt2"]
+    assert files(tmp_path) == ["a.pt2"]
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
@@ -253,7 +263,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path):
         "  cause: File too large\n"
         "  remedy: check the folder, its permissions and the free space, then save again\n"
     )
-    assert os.listdir(tmp_path) == []
+    assert files(tmp_path) == []
 
 
 def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path):
@@ -272,18 +282,18 @@ def test_the_files_mode_follows_the_umask(tmp_path, umask):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/a", "a//b", "a/", "../a", "a/../b", "./a", "a\\b", "a\0b", "a\nb", "C:/a", "x" * 2000]
-)  # fmt: skip
+    "name",
+    ["", "/a", "a//b", "a/", "../a", "a/../b", "./a", "a\\b", "a\0b", "a\nb", "C:/a", "x" * 2000],
+)
 def test_an_unusable_name_is_refused(tmp_path, name):
-    with pytest.raises(PackageError, match="could not be written"), ArchiveWriter(tmp_path / "a") as made:  # fmt: skip
-        made.add(name, b"")
-    assert os.listdir(tmp_path) == []
+    with pytest.raises(PackageError, match="could not be written"):
+        write(tmp_path / "a", {name: b""})
+    assert files(tmp_path) == []
 
 
 def test_a_name_is_written_once(tmp_path):
-    with pytest.raises(PackageError, match="entry 'x' is written twice"), ArchiveWriter(tmp_path / "a") as made:  # fmt: skip
-        made.add("x", b"")
-        made.add("x", b"")
+    with pytest.raises(PackageError, match="entry 'byteorder' is written twice"):
+        write(tmp_path / "a", {"byteorder": b"big"})
 
 
 def test_a_closed_writer_takes_nothing(tmp_path):
@@ -296,11 +306,12 @@ def test_a_closed_writer_takes_nothing(tmp_path):
 
 # -- JSON ------------------------------------------------------------------------------------------
 
+finite = st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | finite | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 def parse(data: bytes):

@@ -255,7 +255,7 @@ def test_an_answer_of_the_wrong_type_violates_the_contract(empty: hardpoint.Regi
         empty.open("backend", "npu")
     assert str(caught.value) == (
         "hardpoint_backend_open of backend:npu returned None\n"
-        "  provider: backend:npu (from added in this process)\n"
+        "  provider: backend:npu (from this process)\n"
         "  cause: the contract wants a hardpoint.Backend\n"
         "  remedy: its authors: return a hardpoint.Backend from that hook"
     )
@@ -341,7 +341,7 @@ def test_a_name_can_be_added_once(empty: hardpoint.Registry, site: FakeSite) -> 
     empty.add("backend", "npu", BackendPlugin())
     with pytest.raises(hardpoint.DuplicateProvider) as caught:
         empty.add("backend", "npu", BackendPlugin())
-    assert caught.value.cause == "it comes from: added in this process"
+    assert caught.value.cause == "it comes from: this process"
     site.add_backend("good")
     registry = registry_of(site)
     with pytest.raises(hardpoint.DuplicateProvider, match=r"it comes from: acme-good 1\.0"):

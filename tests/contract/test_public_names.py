@@ -31,7 +31,7 @@ def test_the_manifest_is_sorted_and_has_no_name_twice() -> None:
 
 
 def test_no_public_name_is_listed_twice() -> None:
-    names = [name for group in hardpoint._WHERE.values() for name in group]
+    names = [name for group in hardpoint._WHERE.values() for name in group.split()]
     assert len(names) == len(set(names))
     assert len(hardpoint.__all__) == len(set(hardpoint.__all__))
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dependency_groups import read_toml
 
 import hardpoint
+from dependency_groups import read_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "core" / "src"

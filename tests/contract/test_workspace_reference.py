@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 import pytest
-from docstring_markdown import markdown, summary
-from reference import _command, callable_text
 
 import hardpoint
+from docstring_markdown import markdown, summary
 from hardpoint import errors, hookspecs
 from hardpoint.cli import COMMANDS
+from reference import _command, callable_text
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -131,7 +131,7 @@ def test_a_command_shows_its_arguments_and_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "python.md", "hooks.md", "errors.md"])
-def test_no_page_shows_reStructuredText_or_an_address_in_memory(name: str) -> None:  # noqa: N802
+def test_no_page_shows_restructured_text_or_an_address_in_memory(name: str) -> None:
     text = (REFERENCE / name).read_text("utf-8")
     for leftover in (":param", ":raises", ":class:", " object at 0x", "\n``"):
         assert leftover not in text.replace("\n```", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from changelog_fragments import problems
 from dependency_groups import GroupError, requirements
 
@@ -286,3 +288,26 @@ def test_a_fragment_without_a_sentence_is_refused(tmp_path: Path) -> None:
     found = problems(fragments(tmp_path, **{"4.fix.md": "\n", "5.fix.md": "loads faster"}))
     expected = "write at least one whole sentence, with its full stop"
     assert found == [f"4.fix.md: {expected}", f"5.fix.md: {expected}"]
+
+
+# --- what the contributor reads
+
+
+def test_contributing_names_only_targets_and_paths_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    named = re.findall(r"`make ([a-z ]+)|^make ([a-z]+)", text, flags=re.MULTILINE)
+    assert {word for pair in named for word in " ".join(pair).split()} <= targets
+    paths = re.findall(r"`((?:core|plugins|tests|docs|changelog\.d|\.ci)/[^`*]*)`", text)
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    examples = ["changelog.d/17.fix.md", *(path for path in missing if "acme" in path)]
+    assert set(missing) <= set(examples)
+
+
+def test_every_make_target_says_what_it_does() -> None:
+    answer = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for target in ("demo", "test", "lint", "format", "bench", "docs", "clean"):
+        assert re.search(rf"^  {target} +[A-Z\w].{{10,}}", answer.stdout, flags=re.MULTILINE)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
 from setup_env import distributions
 
 ROOT = Path(__file__).resolve().parents[2]

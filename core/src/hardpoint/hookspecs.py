@@ -1,7 +1,9 @@
 """All hook specs, and nothing else.
 
 Three ``firstresult`` specs for each kind of provider, called on *one* named provider at a time, and
-one broadcast spec for observers. A plugin marks its functions with ``hardpoint.hookimpl``.
+one broadcast spec for observers. A plugin marks its functions with ``hardpoint.hookimpl``, and takes
+the arguments that it needs: ``provider`` (the name that was asked for) serves an embedder's wrappers
+and modules that provide several names.
 """
 
 from __future__ import annotations
@@ -29,17 +31,17 @@ class SerializerSpec:
     """Reads and writes files of weights."""
 
     @hookspec(firstresult=True)
-    def hardpoint_serializer_info(self) -> SerializerInfo:
+    def hardpoint_serializer_info(self, provider: str) -> SerializerInfo:
         """What this serializer is, and which contract minor it needs."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_serializer_probe(self, request: ProbeRequest) -> Probe:
+    def hardpoint_serializer_probe(self, request: ProbeRequest, provider: str) -> Probe:
         """Whether it can work here. Never raises for something missing: says so in the reason."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_serializer_open(self, config: Mapping[str, object]) -> Serializer:
+    def hardpoint_serializer_open(self, config: Mapping[str, object], provider: str) -> Serializer:
         """Import what is heavy and return the serializer."""
         raise NotImplementedError
 
@@ -48,17 +50,17 @@ class BackendSpec:
     """Compiles and runs segments on hardware."""
 
     @hookspec(firstresult=True)
-    def hardpoint_backend_info(self) -> BackendInfo:
+    def hardpoint_backend_info(self, provider: str) -> BackendInfo:
         """What this backend is, its precisions, and which contract minor it needs."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_backend_probe(self, request: ProbeRequest) -> Probe:
+    def hardpoint_backend_probe(self, request: ProbeRequest, provider: str) -> Probe:
         """Available with devices, or unavailable with a reason. Never raises without hardware."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_backend_open(self, config: Mapping[str, object]) -> Backend:
+    def hardpoint_backend_open(self, config: Mapping[str, object], provider: str) -> Backend:
         """Import the SDK and return the backend."""
         raise NotImplementedError
 
@@ -67,17 +69,17 @@ class PartitionerSpec:
     """Decides which node of a program runs on which target."""
 
     @hookspec(firstresult=True)
-    def hardpoint_partitioner_info(self) -> PartitionerInfo:
+    def hardpoint_partitioner_info(self, provider: str) -> PartitionerInfo:
         """What this partitioner is, and which contract minor it needs."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_partitioner_probe(self, request: ProbeRequest) -> Probe:
+    def hardpoint_partitioner_probe(self, request: ProbeRequest, provider: str) -> Probe:
         """Whether it can work here (a solver may be missing)."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_partitioner_open(self, config: Mapping[str, object]) -> Partitioner:
+    def hardpoint_partitioner_open(self, config: Mapping[str, object], provider: str) -> Partitioner:
         """Return the partitioner."""
         raise NotImplementedError
 
@@ -86,17 +88,17 @@ class TransportSpec:
     """Moves tensors between ranks."""
 
     @hookspec(firstresult=True)
-    def hardpoint_transport_info(self) -> TransportInfo:
+    def hardpoint_transport_info(self, provider: str) -> TransportInfo:
         """What this transport is, its devices, and which contract minor it needs."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_transport_probe(self, request: ProbeRequest) -> Probe:
+    def hardpoint_transport_probe(self, request: ProbeRequest, provider: str) -> Probe:
         """Whether it can work here, with a reason where not."""
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_transport_open(self, config: Mapping[str, object]) -> Transport:
+    def hardpoint_transport_open(self, config: Mapping[str, object], provider: str) -> Transport:
         """Import what is heavy and return the transport."""
         raise NotImplementedError
 

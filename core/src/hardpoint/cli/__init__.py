@@ -6,6 +6,7 @@ The table below is all that ``--help`` reads, so that it imports neither torch n
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import rich_click as click
@@ -27,7 +28,12 @@ COMMANDS = {
     "completion": ("hardpoint.cli.completion", "Print the completion script of a shell."),
 }
 
-_EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+_EPILOG = (
+    "Exit codes: "
+    + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    + ". HARDPOINT_DEBUG=1 adds tracebacks to errors."
+)
+COMPLETE_VARIABLE = "_HARDPOINT_COMPLETE"
 
 
 class LazyCommand(click.RichCommand):
@@ -64,6 +70,13 @@ class LazyGroup(click.RichGroup):
         """The command, still unloaded."""
         known = COMMANDS.get(cmd_name)
         return None if known is None else LazyCommand(cmd_name, *known)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run as a program."""
+        if COMPLETE_VARIABLE in os.environ:
+            # Only then: click's table of shells is global, and the process may be an embedder's.
+            importlib.import_module("hardpoint.cli.completion").use_our_bash()
+        return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a :class:`HardpointError` becomes a message and an exit code."""

@@ -24,6 +24,7 @@ DIGEST = "extra/hardpoint/manifest.sha256"
 MAX_MANIFEST = 256 << 20
 
 Level = Literal["full", "quick"]
+_WORTH_THREADS = 4 << 20
 # What "quick" does not hash: the tensors, which are nearly all of the bytes.
 _TENSORS = ("data/weights/weight_", "data/constants/tensor_", "data/hardpoint/tensors/tensor_")
 
@@ -109,6 +110,8 @@ def changed_entries(
 
     # The largest first, so that no thread is left alone with it at the end.
     order = sorted(names, key=lambda name: -archive.entries[name].size)
+    if sum(archive.entries[name].size for name in order) < _WORTH_THREADS:
+        return sorted(filter(changed, order))
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         return sorted(
             name for name, bad in zip(order, pool.map(changed, order), strict=True) if bad

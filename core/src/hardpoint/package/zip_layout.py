@@ -224,6 +224,8 @@ def _locate(data: memoryview, listed: list[_Listed], end: int) -> dict[str, Entr
     expected = 0
     before = "the start of the file"
     for record in sorted(listed, key=lambda item: item.start):
+        if record.start + LOCAL.size > end:
+            raise MalformedError(f"entry {record.name!r} claims to start beyond the last entry")
         if record.start < expected:
             raise MalformedError(f"entry {record.name!r} overlaps {before}")
         if record.start > expected:
@@ -246,8 +248,6 @@ def _local(data: memoryview, record: _Listed, end: int) -> tuple[Entry, int]:
     """The entry, checked against its own header; and where the next one must start."""
     outside = MalformedError(f"entry {record.name!r} claims bytes beyond the end of the file")
     at = record.start
-    if at + LOCAL.size > end:
-        raise outside
     signature, _, flags, method, _, _, crc, packed, size, name_size, extra_size = LOCAL.unpack_from(
         data, at
     )

@@ -190,7 +190,7 @@ class Loader:
         with self._flights.lock:
             call = self._mounts.caller(record.key, hook_name(record.kind, stage))
         with isolated(what, record, own_words=own_words):
-            result = call(**arguments)
+            result = call(provider=record.name, **arguments)
         check_result(record, stage, result)
         return result
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 
 from hardpoint.errors import ConfigError, HardpointWarning
@@ -11,6 +10,7 @@ from hardpoint.events import Event
 from hardpoint.registry.causes import in_words
 from hardpoint.registry.flights import Flights
 from hardpoint.registry.mounts import HookProblem, Mounts
+from hardpoint.registry.warn import warn_caller
 
 
 class Observers:
@@ -75,11 +75,10 @@ class Observers:
                     first = key not in self._warned
                     self._warned.add(key)
                 if first:
-                    warnings.warn(
+                    warn_caller(
                         f"an observer raised on {event.kind!r} of {event.provider or 'the host'} "
                         f"and was ignored (said once): {in_words(error)}",
                         HardpointWarning,
-                        stacklevel=2,
                     )
 
 

@@ -44,8 +44,8 @@ class Record:
 
     @property
     def origin(self) -> str:
-        """``distribution version``, or where else it comes from."""
-        return f"{self.dist} {self.version}".strip() if self.dist else "added in this process"
+        """``distribution version``, or ``this process`` for what it added itself."""
+        return f"{self.dist} {self.version}" if self.dist else "this process"
 
     def to_json(self) -> dict[str, object]:
         """The record as JSON-serializable data."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from hardpoint.registry.policy import Policy
 from hardpoint.registry.record import Record
 from hardpoint.registry.slots import Slot, denied
 from hardpoint.registry.table import Table, check_name
+from hardpoint.registry.warn import warn_caller
 
 Config = Mapping[str, object]
 
@@ -74,7 +74,7 @@ class Registry:
 
     def _announce(self, found: list[Record], unknown: tuple[str, ...]) -> None:
         for sentence in unknown:
-            warnings.warn(sentence, PolicyWarning, stacklevel=5)
+            warn_caller(sentence, PolicyWarning)
         for record in found:
             self.emit(Event("discovered", record.key, record.to_json()))
 
@@ -194,7 +194,7 @@ class Registry:
                     first = record.key not in self._said
                     self._said.add(record.key)
                 if first:
-                    warnings.warn(f"skipped {record.key}: {error}", ProviderSkipped, stacklevel=2)
+                    warn_caller(f"skipped {record.key}: {error}", ProviderSkipped)
                 continue
             if probe.available:
                 ready.append((record.name, probe))

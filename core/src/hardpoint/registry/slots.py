@@ -179,15 +179,15 @@ def not_found(kind: Kind, name: str, slots: Mapping[str, Slot], problems: int) -
     installed = [slot.record.name for slot in slots.values() if slot.record.kind == kind]
     first_party = [known.partition(":")[2] for known in RESERVED if known.startswith(f"{kind}:")]
     elsewhere = [s.record.key for s in slots.values() if s.record.name == name]
-    hint = did_you_mean(name, [*installed, *first_party])
-    cause = hint if hint.startswith("did you mean") else did_you_mean(name, installed)
-    if elsewhere:
-        cause = f"there is {' and '.join(elsewhere)}, of another kind"
+    remedy = "`hardpoint list` shows what is installed"
     if key in RESERVED:
-        cause, remedy = "it is a first-party provider that is not installed", ""
+        cause = "it is a first-party provider that is not installed"
         remedy = f"pip install {RESERVED[key]}"
+    elif elsewhere:
+        cause = f"there is {' and '.join(elsewhere)}, of another kind"
     else:
-        remedy = "`hardpoint list` shows what is installed"
+        hint = did_you_mean(name, [*installed, *first_party])
+        cause = hint if hint.startswith("did you mean") else did_you_mean(name, installed)
     if problems:
         found = "1 problem was" if problems == 1 else f"{problems} problems were"
         remedy += f" ({found} found in installed metadata: it shows that too)"

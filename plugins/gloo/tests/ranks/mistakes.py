@@ -21,7 +21,11 @@ LIMIT = timedelta(seconds=3)
 def attempt(
     folder: Path, name: str, rank: int, size: int, config: dict[str, object] | None = None
 ) -> str:
-    """The message of joining with this rank and world size."""
+    """The message of joining with this rank and world size, both processes at once."""
+    me = os.environ["RANK"]
+    start = dist.FileStore(str(folder / f"{name}.start"), 2)
+    start.set(me, "here")
+    start.wait(["0", "1"])
     store = dist.FileStore(str(folder / name), 2)
     try:
         hp.init_process_group(
@@ -42,13 +46,15 @@ def main() -> None:
     }
     store = dist.FileStore(str(folder / "again"), 2)
     for _ in range(3):  # the same store again and again, as under torchrun
-        hp.init_process_group("gloo", store=store, rank=me, world_size=2, timeout=LIMIT)
+        hp.init_process_group("gloo", store=store, rank=me, world_size=2)
         ones = torch.ones(1)
         dist.all_reduce(ones)
         dist.destroy_process_group()
     report["again"] = f"{ones.item():g}"
 
-    hp.init_process_group("gloo", store=store, rank=me, world_size=2, timeout=LIMIT)
+    hp.init_process_group("gloo", store=store, rank=me, world_size=2)
+    brisk = dist.new_group(timeout=LIMIT)
+    dist.all_reduce(torch.ones(1), group=brisk)
     patient = dist.new_group(timeout=timedelta(minutes=5))
     dist.all_reduce(torch.ones(1), group=patient)
     if me == 1:
@@ -56,7 +62,7 @@ def main() -> None:
         (folder / "pid.part").write_text(str(os.getpid()))
         (folder / "pid.part").rename(folder / "pid")
         os.kill(os.getpid(), signal.SIGSTOP)
-    report["stopped"] = collective(None)
+    report["stopped"] = collective(brisk)
     while not (folder / "pid").exists():
         time.sleep(0.01)
     report["dead"] = collective(patient, victim=int((folder / "pid").read_text()))
@@ -65,7 +71,7 @@ def main() -> None:
     print(json.dumps(report), flush=True)
 
 
-def collective(group: dist.ProcessGroup | None, victim: int = 0) -> str:
+def collective(group: dist.ProcessGroup, victim: int = 0) -> str:
     """The message of an all-reduce during which ``victim`` is killed."""
     try:
         work = dist.all_reduce(torch.ones(1_000_000), group=group, async_op=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -27,7 +28,7 @@ class SafetensorsSerializer(Serializer):
         """
         if path.is_dir():
             return bool(candidates(path))
-        return path.is_file() and (_is_file(path) or _is_index(path))
+        return path.is_file() and _sniff(path) is not None
 
     def open(self, path: Path, *, device: str = "cpu") -> Reader:
         """Map ``path``. On ``"cpu"`` tensors are views of the file; elsewhere they are copies.
@@ -45,9 +46,11 @@ class SafetensorsSerializer(Serializer):
             ) from error
         if path.is_dir():
             path = find_in_directory(path)
-        if path.name.endswith(".json") or (path.is_file() and _is_index(path)):
-            return ShardedReader(path, on)
-        return FileReader(path, on)
+        try:
+            index = path.name.endswith(".json") or (path.is_file() and _sniff(path) == "index")
+        except OSError as error:
+            raise refuse(path, "the file cannot be read", str(error), "check the path") from error
+        return ShardedReader(path, on) if index else FileReader(path, on)
 
     def save(
         self,
@@ -73,19 +76,16 @@ class SafetensorsSerializer(Serializer):
         save_file(tensors, path, metadata or {})
 
 
-def _is_file(path: Path) -> bool:
+def _sniff(path: Path) -> Literal["file", "index"] | None:
+    """What the first bytes of ``path`` look like."""
     with path.open("rb") as file:
         start = file.read(LENGTH_BYTES + 1)
-    length = int.from_bytes(start[:LENGTH_BYTES], "little")
-    return start[LENGTH_BYTES:] == b"{" and len("{}") <= length <= MAX_HEADER
-
-
-def _is_index(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(_MAX_SNIFFED)
-    # The map is what comes first, or comes after a few lines of metadata.
-    return (
-        start[:1] == b"{"
-        and b'"weight_map"' in start
-        and (path.name.endswith(INDEX_SUFFIX) or b'.safetensors"' in start)
-    )
+        length = int.from_bytes(start[:LENGTH_BYTES], "little")
+        if start[LENGTH_BYTES:] == b"{" and len("{}") <= length <= MAX_HEADER:
+            return "file"
+        if start[:1] != b"{":
+            return None
+        # The map comes first, or after a few lines of metadata.
+        start += file.read(_MAX_SNIFFED)
+    ours = path.name.endswith(INDEX_SUFFIX) or b'.safetensors"' in start
+    return "index" if ours and b'"weight_map"' in start else None

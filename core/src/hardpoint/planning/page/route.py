@@ -34,12 +34,14 @@ def draw_lines(drawing: Drawing) -> tuple[Line, ...]:
 def _path(drawing: Drawing, link: tuple[str, str], leave: float, arrive: float) -> str:
     source, target = drawing.boxes[link[0]], drawing.boxes[link[1]]
     floor = drawing.layer_bottom[source.layer]
-    ceiling = target.y - drawing.gap
+    ceiling = drawing.layer_bottom[target.layer - 1]
     path = f"M{_n(leave)} {_n(source.y + source.height)}"
     if floor > source.y + source.height:
         path += f"V{_n(floor)}"
     if not drawing.straight(source, target):
-        return path + _along(drawing.track_x(link[0]), leave, floor, arrive, target, drawing.gap)
+        return path + _along(
+            drawing.track_x(link[0]), leave, floor, drawing.gap, ceiling, arrive, target
+        )
     if ceiling <= floor:
         return path + _curve((leave, floor), (arrive, target.y))
     if target.lane is None:  # down its own lane, which is empty from here, then across
@@ -47,10 +49,12 @@ def _path(drawing: Drawing, link: tuple[str, str], leave: float, arrive: float) 
     return path + _curve((leave, floor), (arrive, floor + drawing.gap)) + f"V{_n(target.y)}"
 
 
-def _along(x: float, leave: float, floor: float, arrive: float, target: Box, gap: float) -> str:
+def _along(
+    x: float, leave: float, floor: float, gap: float, ceiling: float, arrive: float, target: Box
+) -> str:
     """Into the track at ``x``, down it, and out of it above ``target``."""
     into = floor + gap
-    out = max(target.y - gap, into)
+    out = max(ceiling, into)
     down = f"V{_n(out)}" if out > into else ""
     return _curve((leave, floor), (x, into)) + down + _curve((x, out), (arrive, target.y))
 

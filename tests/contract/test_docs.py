@@ -1,0 +1,73 @@
+"""The documentation is tested: every example runs, generated pages are up to date, links lead somewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *sorted(ROOT.glob("docs/**/*.md")),
+    *sorted(ROOT.glob("*/README.md")),
+    *sorted(ROOT.glob("plugins/*/README.md")),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+]
+BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# README's example names files that only its reader has; the tutorial runs the same calls.
+TEMPLATES = {ROOT / "README.md"}
+WITH_EXAMPLES = [p for p in PAGES if BLOCK.search(p.read_text()) and p not in TEMPLATES]
+
+
+def script(page: Path) -> str:
+    """All examples of a page as one program; commands run where they stand."""
+    parts = ["import subprocess, sys"]
+    for language, body in BLOCK.findall(page.read_text()):
+        if language == "python":
+            parts.append(body)
+            continue
+        for line in body.splitlines():
+            if line.startswith("$ hardpoint "):
+                words = line.removeprefix("$ hardpoint ").split("#")[0].split()
+                parts.append(f"subprocess.run([sys.executable, '-m', 'hardpoint.cli', *{words!r}], check=True)")  # fmt: skip
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_example_runs(page, tmp_path):
+    program = tmp_path / "examples.py"
+    program.write_text(script(page))
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=500,
+        env={**os.environ, "NO_COLOR": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_the_generated_reference_is_up_to_date():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/tools/reference.py"), "--check", str(ROOT / "docs/reference")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http:", "https:", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_public_name_and_hook_stands_in_the_reference():
+    import hardpoint as hp
+    from hardpoint import hookspecs
+
+    text = "".join(p.read_text() for p in (ROOT / "docs/reference").glob("*.md"))
+    hooks = [n for s in hookspecs.SPECS for n in vars(s) if n.startswith("hardpoint_")]
+    missing = [n for n in (*hp.__all__, *hooks) if f"`{n}" not in text and n != "__version__"]
+    assert not missing
