@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import random
 import struct
 import zlib
 from pathlib import Path
@@ -285,8 +285,7 @@ def test_any_single_flipped_bit_is_refused_or_changes_nothing(package):
     good = package.read_bytes()
     expected = contents(package)
     kept = 0
-    every = [(at, bit) for at in range(len(good)) for bit in range(8)]
-    for at, bit in random.Random(0).sample(every, 6000):
+    for at, bit in itertools.product(range(len(good)), range(8)):
         bad = bytearray(good)
         bad[at] ^= 1 << bit
         package.write_bytes(bad)
@@ -295,7 +294,7 @@ def test_any_single_flipped_bit_is_refused_or_changes_nothing(package):
             kept += 1
         except PackageError:
             continue
-    assert 0 < kept < 4000, "padding and dates may change, contents may not"
+    assert 0 < kept < 4 * len(good), "padding and dates may change: that is half of this file"
 
 
 def test_changed_content_is_named(package):

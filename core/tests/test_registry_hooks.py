@@ -206,3 +206,18 @@ def test_a_wrapper_that_is_none_would_answer_for_providers_and_is_refused() -> N
     with pytest.raises(hardpoint.ConfigError, match="no function marked"):
         registry.wrap(object())
     registry.add("backend", "npu", BackendPlugin())
+
+
+def test_a_wrapper_is_told_which_provider_it_wraps(registry: hardpoint.Registry) -> None:
+    asked: list[str] = []
+
+    class Trace:
+        @hookimpl(wrapper=True)
+        def hardpoint_backend_probe(self, request: ProbeRequest, provider: str) -> Iterator[None]:
+            asked.append(provider)
+            return (yield)
+
+    registry.wrap(Trace())
+    registry.probe("backend", "two")
+    registry.probe("backend", "one")
+    assert asked == ["two", "one"]

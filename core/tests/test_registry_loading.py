@@ -219,7 +219,7 @@ class BadArgument(BackendPlugin):
         (BackendPlugin, "BackendPlugin is a class; give an instance of it"),
         (object(), "it does not implement hardpoint_backend_info, "),
         (BadArgument(), "hookimpl definition: hardpoint_backend_probe(demand: 'object')"),
-        (BadArgument(), "hookspec definition: hardpoint_backend_probe(request: ProbeRequest) -> P"),
+        (BadArgument(), "hookspec definition: hardpoint_backend_probe(request: ProbeRequest, provider: str) -> P"),
     ],
 )
 def test_hooks_that_do_not_fit_are_refused_with_the_reason(
