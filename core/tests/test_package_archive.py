@@ -13,8 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hardpoint.errors import PackageError
 from hardpoint.package import strict_json, writer, zip_layout

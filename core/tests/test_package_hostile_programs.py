@@ -43,7 +43,7 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def attack(source, tmp_path, monkeypatch):
-    """Read the program with one change made to a JSON entry; the message that it is refused with."""
+    """Read the program with one change made to a JSON entry; how it is refused."""
     monkeypatch.chdir(tmp_path)
 
     def run(change, entry: str = MODEL) -> str:
@@ -236,7 +236,7 @@ def test_a_structure_that_would_import_or_generate_code_is_refused(attack, kind,
 def test_a_structure_of_a_class_is_refused_with_the_way_out(attack, kind):
     assert attack(structure(kind, "null")) == refused(
         f"its inputs or outputs hold a {kind!r}, which only that class's own code can build",
-        "use hardpoint.capture(...) the model itself, which describes such inputs and outputs in JSON",
+        "use hardpoint.capture(...) on the model itself: it describes such inputs and outputs in JSON",
     )
 
 
@@ -269,8 +269,8 @@ def test_a_weight_needs_a_plain_name(attack, name):
 def test_a_custom_object_is_refused_as_the_pickle_that_it_is(attack):
     for change in (sample, argument({"as_custom_obj": {"name": "o", "class_fqn": "c"}})):
         assert attack(change) == refused(
-            "the program uses the custom object 'o', which is stored as a pickle; unpickling can run "
-            "any code, so it is not done",
+            "the program uses the custom object 'o', which is stored as a pickle; unpickling can "
+            "run any code, so it is not done",
             "replace the custom object by tensors, and save the model again",
         )
 
@@ -289,7 +289,7 @@ MISTYPED = [
     (argument(3), "the program has a int where a Argument belongs"),
     (lambda d: graph(d).pop("nodes"), "a Graph of the program has no 'nodes'"),
     (lambda d: d.pop("graph_module"), "a ExportedProgram of the program has no 'graph_module'"),
-    (lambda d: graph(d).update(tensor_values=[]), "Graph.tensor_values of the program cannot be []"),
+    (lambda d: graph(d).update(nodes=None), "Graph.nodes of the program cannot be None"),
     (lambda d: d.update(guards_code=[3]), "ExportedProgram.guards_code of the program cannot be 3"),
     (lambda d: d.update(range_constraints={"x" * 9 + "0" * 9: {}}),
      "'xxxxxxxxx000000000' is not the name of a symbolic size"),
@@ -325,7 +325,6 @@ CONTRADICTIONS = [
     lambda d: graph(d)["tensor_values"].pop("linear"),
     lambda d: graph(d)["nodes"].append(graph(d)["nodes"][0]),
     lambda d: d["graph_module"]["signature"]["input_specs"].pop(),
-    lambda d: d["graph_module"]["module_call_graph"].clear(),
     lambda d: d.update(verifiers=["UNKNOWN"]),
     argument({"as_tensor": {"name": "nowhere"}}),
 ]
@@ -339,6 +338,13 @@ def test_a_graph_that_contradicts_itself_is_refused_in_one_line(attack, change):
     assert remedy == f"  remedy: {AGAIN}"
 
 
+def test_a_program_must_say_how_it_is_called(attack):
+    cause = "its program does not say how it is called"
+    calls = "module_call_graph"
+    assert attack(lambda d: d["graph_module"][calls].clear()) == refused(cause)
+    assert attack(lambda d: d["graph_module"][calls][0].pop("signature")) == refused(cause)
+
+
 # -- descriptions of weights -----------------------------------------------------------------------
 
 
@@ -350,18 +356,28 @@ def meta(**fields: object):
     return lambda data: data["config"]["lin.weight"]["tensor_meta"].update(fields)
 
 
+NEEDS = "the tensor in 'data/weights/weight_0' needs"
+ABSENT = "a tensor refers to entry 'data/weights/weight_9', which does not exist"
+SYMBOLIC = [{"as_expr": {"expr_str": "Integer(4)"}}] * 2
 WEIGHTS = [
-    (weight(path_name="../../etc/passwd"), "'../../etc/passwd' stands in the program where the name of a file of weights should stand"),
-    (weight(path_name="weight_9"), "a tensor refers to entry 'data/weights/weight_9', which does not exist"),
-    (weight(tensor_meta=None), "the program uses the custom object 'lin.weight', which is stored as a pickle; unpickling can run any code, so it is not done"),
-    (meta(dtype=8), "the tensor in 'data/weights/weight_0' needs 128 bytes of an entry that has 64"),
+    (
+        weight(path_name="../../etc/passwd"),
+        "'../../etc/passwd' stands in the program where the name of a file of weights should stand",
+    ),
+    (weight(path_name="weight_9"), ABSENT),
+    (
+        weight(tensor_meta=None),
+        "the program uses the custom object 'lin.weight', which is stored as a pickle; unpickling "
+        "can run any code, so it is not done",
+    ),
+    (meta(dtype=8), f"{NEEDS} 128 bytes of an entry that has 64"),
     (meta(dtype=0), "the tensor 'lin.weight' has a layout or dtype that cannot be mapped"),
     (meta(layout=1), "the tensor 'lin.weight' has a layout or dtype that cannot be mapped"),
     (meta(dtype=4), "the parameter 'lin.weight' is of integers but wants a gradient"),
-    (meta(sizes=[{"as_int": 5}, {"as_int": 4}]), "the tensor in 'data/weights/weight_0' needs 80 bytes of an entry that has 64"),
-    (meta(sizes=[{"as_expr": {"expr_str": "Integer(4)"}}] * 2), "a weight of the program has a symbolic size"),
-    (meta(storage_offset={"as_int": 1}), "the tensor in 'data/weights/weight_0' needs 68 bytes of an entry that has 64"),
-]  # fmt: skip
+    (meta(sizes=[{"as_int": 5}, {"as_int": 4}]), f"{NEEDS} 80 bytes of an entry that has 64"),
+    (meta(sizes=SYMBOLIC), "a weight of the program has a symbolic size"),
+    (meta(storage_offset={"as_int": 1}), f"{NEEDS} 68 bytes of an entry that has 64"),
+]
 
 
 @pytest.mark.parametrize(("change", "cause"), WEIGHTS, ids=range(len(WEIGHTS)))
@@ -383,7 +399,8 @@ def test_a_pickle_is_found_before_torch_sees_anything(attack, source, tmp_path):
     shown = attack(weight(use_pickle=True), CONFIG)
     assert shown == refused(
         f"it holds pickles, which can run any code when read: lin.weight (in {CONFIG})",
-        "replace custom objects and tensor subclasses in the model by plain tensors, and save it again",
+        "replace custom objects and tensor subclasses in the model by plain tensors, and save it "
+        "again",
     )
     with pytest.raises(PackageError, match="it holds pickles"):
         weights(Archive.open(tmp_path / "bad.pt2"))

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import typing
+import warnings
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,9 @@ SMALL = [
 def captured(name: str) -> Program:
     case = NAMED[name]
     args, kwargs = case.call(0)
-    return capture_module(case.model(), args, kwargs, dynamic=case.dynamic)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training mode; lists of weights inside an LSTM
+        return capture_module(case.model(), args, kwargs, dynamic=case.dynamic)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +263,6 @@ KINDS = {
     "expanded": torch.tensor([1.0, 2.0]).expand(3, 2),
     "channels last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
     "conjugate": torch.randn(3, dtype=torch.complex64).conj(),
-    "negative": torch.randn(3, dtype=torch.complex64).conj().imag,
     "bool": torch.tensor([True, False]),
     "parameter": torch.nn.Parameter(torch.randn(3)),
     "gradient": torch.randn(3, requires_grad=True) * 2,
@@ -273,6 +275,13 @@ def test_every_kind_of_tensor_reads_back(tmp_path, kind):
     got, _ = through_a_file(tmp_path / "a.pt2", {"x": tensor})
     assert torch.equal(got["x"], tensor)
     assert got["x"].stride() == tensor.stride()
+
+
+def test_a_tensor_that_is_negated_lazily_is_written_with_its_real_values(tmp_path):
+    tensor = torch.randn(3, dtype=torch.complex64).conj().imag
+    assert tensor.is_neg()
+    got, _ = through_a_file(tmp_path / "a.pt2", {"x": tensor})
+    assert torch.equal(got["x"], tensor)
 
 
 @pytest.mark.parametrize("dtype", torch_serde._DTYPE_NUMBERS)
@@ -408,7 +417,7 @@ def strings_of(cls: type, seen: set[type]) -> set[str]:
 def test_every_string_of_pytorchs_schema_has_a_rule():
     ours = torch_serde._reader()
     needed = strings_of(schema.ExportedProgram, set()) | strings_of(schema.PayloadConfig, set())
-    ruled = set(ours._rules) | {place for place in ours._whole}
+    ruled = set(ours._rules) | set(ours._whole)
     ruled |= {place + "{}" for place in ours._whole}
     assert needed - ruled - {"NamedTupleDef.field_names"} == set()
     assert set(graph_rules.RULES) <= needed, "a rule for a field that does not exist"

@@ -233,6 +233,13 @@ def test_a_step_that_fails_says_which_and_what_to_do_and_is_tried_again(workspac
     assert again.stdout.splitlines()[0] == "[1/1] group 'lint': absent-tool"
 
 
+def test_a_group_that_is_not_there_is_an_error_in_words(workspace: Path) -> None:
+    assert set_up(workspace).returncode == 0
+    answer = set_up(workspace, "--group", "tests")
+    assert answer.returncode == 1
+    assert answer.stderr == "error: no dependency group 'tests'; known: build, lint, test\n"
+
+
 def test_a_half_made_environment_is_made_anew(workspace: Path) -> None:
     assert set_up(workspace).returncode == 0
     (workspace / ".venv" / "bin" / "python").unlink()

@@ -13,7 +13,7 @@ else:  # Python 3.10 has no TOML parser of its own; every pip carries one.
     from pip._vendor import tomli as tomllib
 
 
-class GroupError(Exception):
+class GroupError(ValueError):
     """A group is missing, malformed, or includes itself."""
 
 

@@ -78,7 +78,11 @@ def python_page() -> str:
                 parts.append("")
     others = sorted(set(values) - set(functions) - set(classes))
     parts.append("\n## Types and markers\n")
-    parts += [f"- `{name}`: `{values[name]}`".replace("typing.", "") for name in others if name != "hookimpl"]
+    parts += [
+        f"- `{name}`: `{values[name]}`".replace("typing.", "")
+        for name in others
+        if name != "hookimpl"
+    ]
     parts.append("- `hookimpl`: marks a plugin's functions as implementations of hooks")
     return "\n".join(parts) + "\n"
 

@@ -190,7 +190,7 @@ def main(arguments: Sequence[str]) -> int:
         return subprocess.run(command, check=False).returncode
     try:
         install(environment, steps(options.root.resolve(), options.group, options.lone_group))
-    except SetupError as error:
+    except (SetupError, ValueError) as error:  # ValueError: of pyproject.toml, with its reason
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -56,4 +56,5 @@ def compare(value: torch.Tensor, reference: torch.Tensor) -> Difference:
     gap = (a - b).abs()
     norms = float(a.norm() * b.norm())
     cosine = float(torch.dot(a.conj(), b).real) / norms if norms else float(torch.equal(a, b))
+    cosine = max(-1.0, min(1.0, cosine))  # rounding leaves it a little outside
     return Difference(float(gap.max()) / max(1.0, float(b.abs().max())), float(gap.mean()), cosine)

@@ -23,7 +23,9 @@ _PATH = re.compile(r"[A-Za-z0-9_.:/@+ -]{1,1000}")
 _WORD = re.compile(r"[A-Za-z0-9_.+-]{0,100}")
 _DEVICE = re.compile(r"[a-z]{1,32}")
 _PAYLOAD = re.compile(r"[A-Za-z0-9_]{1,100}")
-_PLAIN = "hardpoint.capture(...) the model itself, which describes such inputs and outputs in JSON"
+_CAPTURE = (
+    "use hardpoint.capture(...) on the model itself: it describes such inputs and outputs in JSON"
+)
 
 # Kinds of containers that pytree rebuilds without importing anything.
 _CONTAINERS = frozenset({"builtins.tuple", "builtins.list"})
@@ -112,7 +114,7 @@ def _check_tree(tree: dict[str, Any]) -> None:
         raise MalformedError(
             f"its inputs or outputs hold a {kind!r:.200}, which only that class's own code "
             "can build",
-            remedy=f"use {_PLAIN}",
+            remedy=_CAPTURE,
         )
     for child in children:
         _check_tree(child)

@@ -57,7 +57,12 @@ _CONSTANTS: Mapping[str, Any] = {
 _ASSUMPTIONS = frozenset(
     {"positive", "integer", "nonnegative", "real", "zero", "finite", "nonzero"}
 )
-_GUARD_FUNCTIONS = frozenset({*_FUNCTIONS, "bool", "int", "float", "max", "min", "abs", "not_"})
+_GUARD_FUNCTIONS = frozenset(
+    {
+        *_FUNCTIONS,
+        *("Eq", "Ne", "Gt", "Lt", "Ge", "Le", "bool", "int", "float", "max", "min", "abs"),
+    }
+)
 _GUARD_METHODS = frozenset({"size", "stride", "storage_offset", "ndimension"})
 _GUARD_MATH = frozenset({"ceil", "floor", "trunc", "sqrt", "pow"})
 _GUARD_SYNTAX = (

@@ -97,7 +97,10 @@ def build_program(
         )
     # Only the root's calling convention is needed; those of submodules serve to rebuild modules.
     graph_module = stored.graph_module
-    graph_module.module_call_graph = [e for e in graph_module.module_call_graph if e.fqn == ""]
+    roots = [entry for entry in graph_module.module_call_graph if entry.fqn == ""]
+    if len(roots) != 1 or roots[0].signature is None:
+        raise MalformedError("its program does not say how it is called")
+    graph_module.module_call_graph = roots
     try:
         program: ExportedProgram = _serde.ExportedProgramDeserializer().deserialize(
             stored, dict(state_dict), dict(constants), b""

@@ -13,7 +13,7 @@ from hardpoint.planning.page.markup import Markup, clip, el
 from hardpoint.planning.page.words import Shown, operators, percent, plural, times, tiny
 from hardpoint.planning.plan import Segment
 
-WIDTH, COMPACT_WIDTH, COMPACT_HEIGHT = 272.0, 176.0, 34.0
+WIDTH, COMPACT_WIDTH, COMPACT_HEIGHT = 272.0, 216.0, 34.0
 PORT_WIDTH, PORT_HEIGHT = 172.0, 40.0
 # How many of the links that come in are written into a box, and tensors into what pops up.
 ROWS = 3
@@ -22,7 +22,7 @@ _ROW, _LINE, _FIGURES, _BAR = 17.0, 16.0, 58.0, 96.0
 
 
 def height(shown: Shown, segment: Segment, incoming: Sequence[Link]) -> float:
-    """A row for each link that comes in, the figures, and more operators where more work is done."""
+    """Rows for the links that come in, the figures, more operators where more work is done."""
     rows = min(len(incoming), ROWS + 1)
     return rows * _ROW + (8 if rows else 0) + _FIGURES + _LINE * _operator_lines(shown, segment)
 
@@ -126,7 +126,7 @@ def compact(shown: Shown, segment: Segment, box: Box) -> Markup:
     named = f"{len(segment.nodes)} · {operators(segment, 2)}"
     parts = [
         _words(box.x + 16, box.y + 22, segment.id, "name"),
-        _words(box.x + 54, box.y + 22, clip(named, 17), "mono dim"),
+        _words(box.x + 54, box.y + 22, clip(named, 23), "mono dim"),
     ]
     return _frame(shown, segment, box, parts)
 
