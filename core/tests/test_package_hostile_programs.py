@@ -236,7 +236,8 @@ def test_a_structure_that_would_import_or_generate_code_is_refused(attack, kind,
 def test_a_structure_of_a_class_is_refused_with_the_way_out(attack, kind):
     assert attack(structure(kind, "null")) == refused(
         f"its inputs or outputs hold a {kind!r}, which only that class's own code can build",
-        "use hardpoint.capture(...) on the model itself: it describes such inputs and outputs in JSON",
+        "use hardpoint.capture(...) on the model itself: it describes such inputs and outputs in "
+        "JSON",
     )
 
 

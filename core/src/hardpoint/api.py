@@ -138,9 +138,9 @@ def load(
     :raises PackageError: damaged or hostile file.
     :raises ArtifactError: an artifact was made for another machine or version.
     """
-    from hardpoint.package.package import load_package
+    from hardpoint.compiler.fallback import load_or_recompile
 
-    return load_package(
+    return load_or_recompile(
         Path(path), registry=registry or default_registry(), fallback=fallback, verify=verify
     )
 

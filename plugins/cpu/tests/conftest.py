@@ -194,17 +194,36 @@ def _cases() -> dict[str, Callable[[], Case]]:
     }  # fmt: skip
 
 
-CASES = sorted(_cases())
+def _together(names: list[str]) -> Case:
+    """Several cases as one model, because each ahead-of-time compilation costs seconds."""
+    cases = [_cases()[name]() for name in names]
+    ends = [0]
+    for case in cases:
+        ends.append(ends[-1] + len(case.inputs))
+
+    class Together(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = torch.nn.ModuleList(case.model for case in cases)
+
+        def forward(self, *inputs):
+            results = []
+            for part, start, end in zip(self.parts, ends, ends[1:], strict=False):
+                found = part(*inputs[start:end])
+                results += found if isinstance(found, tuple) else [found]
+            return tuple(results)
+
+    return Case(Together(), tuple(x for case in cases for x in case.inputs))
 
 
 @pytest.fixture
-def case() -> Callable[[str], Case]:
-    """A case by name, the same weights and inputs every time."""
+def case() -> Callable[..., Case]:
+    """A case by name (or several as one), the same weights and inputs every time."""
 
-    def make(name: str) -> Case:
+    def make(*names: str) -> Case:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            made = _cases()[name]()
+            made = _cases()[names[0]]() if len(names) == 1 else _together(list(names))
             made.model.eval()
         return made
 
@@ -217,7 +236,7 @@ def backend():
 
 
 @pytest.fixture
-def build(backend):
+def build(backend, compiled):
     """Compile a program and load it again, through bytes as a package would."""
 
     def make(program: ExportedProgram, precision: str = "fp32", **options: object):
@@ -226,6 +245,17 @@ def build(backend):
             program, device, CompileOptions(precision=precision, backend=options)
         )
         return backend.load(through_bytes(made), device)
+
+    return make
+
+
+@pytest.fixture
+def compiled(backend):
+    """Compile a program; the artifact as it comes out of a package."""
+
+    def make(program: ExportedProgram, precision: str = "fp32", **options: object) -> Artifact:
+        asked = CompileOptions(precision=precision, backend=options)
+        return through_bytes(backend.compile(program, backend.devices()[0], asked))
 
     return make
 

@@ -24,6 +24,7 @@ from hardpoint.errors import (
 from hardpoint.events import Event
 from hardpoint.interfaces.backend import PRECISIONS, Precision
 from hardpoint.numerics import Difference, compare
+from hardpoint.package.package import save_package
 from hardpoint.planning.graph import compute_nodes, is_random
 from hardpoint.planning.plan import Plan, Segment
 from hardpoint.program.program import Program
@@ -194,6 +195,7 @@ def _assemble(
             plan.program.name, plan.to_json(), {}, lambda: plan.program, tuple(examples)
         ),
         emit=registry.emit,
+        write=save_package,
     )
 
 

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hardpoint.errors import ArtifactError, CompileError, ContractViolation, HardpointError
-from hardpoint.interfaces.backend import Artifact, CompileOptions, Executable, Precision
-from hardpoint.interfaces.kinds import Target
-from hardpoint.interfaces.probe import Device
+from hardpoint.errors import CompileError, HardpointError
+from hardpoint.interfaces.backend import CompileOptions, Precision
 from hardpoint.planning.plan import Segment
-from hardpoint.planning.planner import origin_of
 from hardpoint.planning.validate import check_artifact
+from hardpoint.runtime.opening import open_artifact
 from hardpoint.runtime.step import OpenedSegment
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ def compile_segment(
     :raises CompileError: the backend cannot compile it; says which segment and why.
     """
     name = segment.target.backend
-    provider, origin = f"backend:{name}", origin_of(registry, "backend", name)
+    provider, origin = f"backend:{name}", registry.record("backend", name).origin
     info = registry.info("backend", name)
     if precision not in info.precisions:
         raise CompileError(
@@ -71,37 +69,4 @@ def compile_segment(
         segment.device,
         check_artifact(artifact, provider, origin),
         registry,
-    )
-
-
-def open_artifact(
-    segment_id: str, target: Target, device: Device, artifact: Artifact, registry: Registry
-) -> OpenedSegment:
-    """Load an artifact with its backend.
-
-    :raises ArtifactError: it does not fit this device, machine or version, with the reason.
-    """
-    provider = f"backend:{target.backend}"
-    origin = origin_of(registry, "backend", target.backend)
-    try:
-        executable = registry.open("backend", target.backend).load(artifact, device)
-    except HardpointError as error:
-        error.provider, error.origin = error.provider or provider, error.origin or origin
-        raise
-    except Exception as error:
-        raise ArtifactError(
-            f"the artifact of segment {segment_id} could not be opened on {target}",
-            provider=provider, origin=origin,
-            cause=f"{type(error).__name__}: {str(error)[:600]}",
-            remedy="compile again on this machine",
-        ) from error  # fmt: skip
-    if not isinstance(executable, Executable):
-        raise ContractViolation(
-            "a backend's load() broke the contract", provider=provider, origin=origin,
-            cause=f"it returned {type(executable).__name__}, not Executable",
-            remedy="report it to the plugin's author",
-        )  # fmt: skip
-    strided = registry.info("backend", target.backend).strided_inputs
-    return OpenedSegment(
-        segment_id, target, device, provider, origin, artifact, executable, strided
     )

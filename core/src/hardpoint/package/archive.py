@@ -25,8 +25,9 @@ MAX_JSON = 256 << 20
 class Archive:
     """An open archive. Use :meth:`open`; close it, or use it as a context manager.
 
-    The file must not be shortened while it is open, or while a tensor that is mapped from it lives:
-    the operating system ends a process that reads a page which is no longer there.
+    The file must not be changed in place while it is open, or while a tensor that is mapped from it
+    lives: the change would show, and the operating system ends a process that reads a page which is
+    no longer there. Replacing the file, as :class:`ArchiveWriter` does, is safe.
     """
 
     def __init__(self, path: Path, root: str, entries: dict[str, Entry], data: memoryview) -> None:

@@ -2,8 +2,8 @@
 
 Reading a program turns these strings into attributes, operators and *generated Python source*
 (``torch.fx`` prints the names of arguments and attributes into code that it executes), so a name
-that is not plainly a name may be code of the file's author. Every string field of PyTorch's schema has a rule here,
-and a field without one cannot be read at all.
+that is not plainly a name may be code of the file's author. Every string field of PyTorch's schema
+has a rule here, and a field without one cannot be read at all.
 """
 
 from __future__ import annotations

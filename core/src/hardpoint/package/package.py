@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import platform
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 import hardpoint
-from hardpoint.compiler.segment import open_artifact
 from hardpoint.errors import (
-    ArtifactError,
-    HardpointError,
-    HardpointWarning,
     PackageError,
-    ProviderFailed,
-    ProviderNotFound,
-    ProviderUnavailable,
 )
 from hardpoint.events import Event
 from hardpoint.interfaces.backend import Artifact
@@ -33,6 +25,7 @@ from hardpoint.program import signature as signatures
 from hardpoint.program.program import Program
 from hardpoint.runtime import schedule as schedules
 from hardpoint.runtime.model import CompiledModel, ModelFacts
+from hardpoint.runtime.opening import open_artifact
 from hardpoint.runtime.step import OpenedSegment
 
 if TYPE_CHECKING:
@@ -43,8 +36,6 @@ ARTIFACTS = "extra/hardpoint/artifacts"
 # Example inputs and their eager results travel along up to this size, so that a package can be
 # verified where it is loaded.
 EXAMPLES_LIMIT = 16 * 2**20
-# Why an artifact may not run here although the package is sound: then a fallback may be taken.
-_ELSEWHERE = (ProviderNotFound, ProviderUnavailable, ProviderFailed, ArtifactError)
 
 
 def save_package(model: CompiledModel, path: Path) -> Path:
@@ -109,13 +100,14 @@ def load_package(
     path: Path,
     *,
     registry: Registry,
-    fallback: str | Sequence[str] | None = None,
     verify: Literal["full", "quick"] = "full",
 ) -> CompiledModel:
-    """Open a package; see :func:`hardpoint.load`.
+    """Open a package on the targets that it was compiled for.
 
+    :param verify: check every hash, or all but the weights'.
     :raises PackageError: damaged, hostile, or no hardpoint package.
-    :raises ArtifactError: made for another machine or version, and no ``fallback`` was given.
+    :raises ProviderError: a backend that it needs is missing, denied, broken or unavailable here.
+    :raises ArtifactError: an artifact was made for another machine or version.
     """
     archive = Archive.open(path)
     manifest = check_manifest(archive, verify)
@@ -127,15 +119,6 @@ def load_package(
         )
     try:
         return _assemble(path, archive, manifest, registry)
-    except _ELSEWHERE as error:
-        if fallback is None:
-            error.remedy = "; ".join(
-                filter(
-                    None, (error.remedy, "or load it with fallback=['cpu'] to recompile it here")
-                )
-            )
-            raise
-        return _recompile(path, archive, manifest, registry, fallback, error)
     except (KeyError, TypeError, AttributeError) as error:
         raise PackageError(
             f"{path} is not a usable package",
@@ -186,6 +169,7 @@ def _assemble(
             expected=tuple(tensor_from_ref(archive, ref) for ref in examples["expected"]),
         ),
         emit=registry.emit,
+        write=save_package,
     )
 
 
@@ -199,31 +183,3 @@ def _open(archive: Archive, entry: Mapping[str, Any], registry: Registry) -> Ope
     )
     device = find_device(registry, target)
     return open_artifact(str(entry["segment"]), target, device, artifact, registry)
-
-
-def _recompile(
-    path: Path,
-    archive: Archive,
-    manifest: Mapping[str, Any],
-    registry: Registry,
-    fallback: str | Sequence[str],
-    reason: HardpointError,
-) -> CompiledModel:
-    """Compile the package's own program for other targets; says so in a warning and an event."""
-    from hardpoint.compiler.compile import compile_plan
-    from hardpoint.planning.planner import plan_program
-
-    signature = signatures.from_json(manifest["signature"])
-    inputs = tuple(tensor_from_ref(archive, r) for r in manifest["examples"]["inputs"])
-    program = Program(read_program(archive), signature, inputs, str(manifest["name"]))
-    targets = [fallback] if isinstance(fallback, str) else list(fallback)
-    why = reason.what + (f": {reason.cause}" if reason.cause else "")
-    warnings.warn(
-        f"{path} falls back to {', '.join(targets)}: {why}", HardpointWarning, stacklevel=4
-    )
-    registry.emit(
-        Event("fell back", reason.provider, {"path": str(path), "to": targets, "reason": why})
-    )
-    return compile_plan(
-        plan_program(program, registry=registry, targets=targets), registry=registry
-    )

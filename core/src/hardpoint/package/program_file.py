@@ -50,7 +50,8 @@ def from_exported(exported: ExportedProgram, name: str) -> Program:
     call = exported.module_call_graph[0].signature
     if call is None:
         raise CaptureError(f"{name} does not say how it is called", remedy="export it again")
-    values, specs = [], []
+    values: list[Any] = []
+    specs: list[dict[int, Any] | None] = []
     dims = _Dims(exported)
     fakes = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
     for spec in exported.graph_signature.input_specs:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._export.serde import schema
-from torch._export.serde import serialize as torch_serialize
+from torch._export.serde import schema, serialize as torch_serialize
 from torch._export.serde.union import _Union
 from torch.export import ExportedProgram
 

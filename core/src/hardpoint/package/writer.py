@@ -8,6 +8,7 @@ the whole truth.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -149,17 +150,16 @@ class ArchiveWriter:
         try:
             self._file.write(data)
         except OSError as error:
+            self._discard()  # what follows a half-written entry could not be read
             raise self._failed(str(error.strerror)) from error
         self._position += len(data)
 
     def _discard(self) -> None:
         if self._file is not None:
-            try:
+            # Closing writes what is buffered, and fails on a full disk as the write before it did:
+            # that error is being raised already, and the file goes away in any case.
+            with contextlib.suppress(OSError):
                 self._file.close()
-            except OSError as error:
-                # Closing writes what was buffered, and on a full disk fails as the write before it
-                # did; that error is the one being raised. The file goes away in any case.
-                del error
         self._temporary.unlink(missing_ok=True)
 
     def _failed(self, cause: str) -> PackageError:

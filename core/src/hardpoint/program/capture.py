@@ -5,20 +5,18 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
-from torch.export import Dim
+from torch.fx.experimental import _config as _symbolic_config
 
 from hardpoint.errors import CaptureError, HardpointWarning
 from hardpoint.program import structure
+from hardpoint.program.dynamic import Dynamic, Place, dynamic_shapes, same_sizes
 from hardpoint.program.explain import explain_export_failure
 from hardpoint.program.flatten import flat_program
 from hardpoint.program.program import Program
 from hardpoint.program.signature import MISSING
-from hardpoint.program.structure import Constant, Fields, Items, Leaf, Node
-
-Dynamic = Mapping[str, Any] | Sequence[Any] | None
+from hardpoint.program.structure import Leaf, Node
 
 
 def capture_module(
@@ -54,15 +52,26 @@ def capture_module(
         paths.append(path)
         return Leaf(len(tensors) - 1)
 
-    nodes = {key: structure.flatten(value, leaf, key) for key, value in arguments.items()}
-    shapes, symbols = _dynamic_shapes(nodes, dynamic, positional, tensors)
+    try:
+        nodes = {key: structure.flatten(value, leaf, key) for key, value in arguments.items()}
+    except structure.StructureError as error:
+        raise CaptureError(
+            f"an argument of {type(model).__name__} cannot be captured",
+            cause=error.what,
+            remedy=error.remedy,
+        ) from error
+    shapes, symbols = dynamic_shapes(nodes, dynamic, positional, tensors)
     described: list[Node] = []
     # A closure, not an attribute: torch.export runs a copy of the module.
-    wrapper = _Flat(model, positional[: len(args)], nodes, described.append)
+    wrapper = _Flat(model, positional[: len(args)], nodes, same_sizes(symbols), described.append)
+    declared = (tuple(shapes),) if any(shapes) else None
     try:
-        with torch.no_grad():
+        # Oblivious: sizes 0 and 1 are not taken for special unless the model's own code does so,
+        # and then a guard says it. Otherwise no program could run a batch of 1. It is the mode of
+        # torch.onnx's exporter too.
+        with torch.no_grad(), _symbolic_config.patch(backed_size_oblivious=True):
             exported = torch.export.export(
-                wrapper, tuple(tensors), dynamic_shapes=(tuple(shapes),), strict=False
+                wrapper, tuple(tensors), dynamic_shapes=declared, strict=False
             ).run_decompositions({})
     except structure.StructureError as error:
         raise CaptureError(
@@ -98,15 +107,19 @@ class _Flat(torch.nn.Module):
         model: torch.nn.Module,
         positional: tuple[str, ...],
         nodes: Mapping[str, Node],
+        same: Sequence[tuple[Place, Place]],
         describe: Callable[[Node], None],
     ) -> None:
         super().__init__()
         self.model = model
         self._positional = positional
         self._nodes = nodes
+        self._same = same
         self._describe = describe
 
     def forward(self, *flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        for (one, i), (other, j) in self._same:
+            torch._check(flat[one].shape[i] == flat[other].shape[j])
         values = {
             key: structure.unflatten(node, lambda leaf: flat[leaf.index])
             for key, node in self._nodes.items()
@@ -180,64 +193,3 @@ def _bind(
             plain = p.default is None or isinstance(p.default, (bool, int, float, str))
             omitted[p.name] = p.default if plain else MISSING
     return arguments, tuple(positional), omitted
-
-
-def _dynamic_shapes(
-    nodes: Mapping[str, Node],
-    dynamic: Dynamic,
-    positional: tuple[str, ...],
-    tensors: Sequence[torch.Tensor],
-) -> tuple[list[dict[int, Any]], dict[tuple[int, int], str]]:
-    """Per tensor ``torch.export``'s spec, and the caller's names: (tensor, dimension) -> name."""
-    if dynamic is None:
-        dynamic = {}
-    if not isinstance(dynamic, Mapping):
-        dynamic = dict(zip(positional, dynamic, strict=False))
-    unknown = dynamic.keys() - nodes.keys()
-    if unknown:
-        raise CaptureError(
-            f"dynamic names {min(unknown)!r}, which is no argument of this call",
-            remedy=f"the arguments are: {', '.join(nodes)}",
-        )
-    shapes: list[dict[int, Any]] = [{} for _ in tensors]
-    names: dict[tuple[int, int], str] = {}
-    for key, spec in dynamic.items():
-        for index, dims in _pair(nodes[key], spec, key):
-            rank = tensors[index].dim()
-            for d, size in dims.items():
-                at = d + rank if d < 0 else d
-                if not 0 <= at < rank:
-                    raise CaptureError(f"dynamic[{key!r}] names dimension {d} of a {rank}-d tensor")
-                if isinstance(size, str):
-                    names[index, at] = size
-                    size = Dim.DYNAMIC
-                elif isinstance(size, type(Dim("x"))):
-                    names[index, at] = size.__name__
-                if size is not None:
-                    shapes[index][at] = size
-    return shapes, names
-
-
-def _pair(node: Node, spec: Any, path: str) -> list[tuple[int, dict[int, Any]]]:
-    """Walk arguments and ``dynamic`` side by side: (tensor index, its dynamic dimensions)."""
-    if spec is None or isinstance(node, Constant):
-        return []
-    if isinstance(node, Leaf):
-        if isinstance(spec, (list, tuple)):
-            spec = dict(enumerate(spec))
-        if not isinstance(spec, Mapping):
-            raise CaptureError(
-                f"dynamic[{path!r}] must map dimensions to names, got {spec!r}",
-                remedy="write {0: 'batch'}",
-            )
-        return [(node.index, dict(spec))]
-    if isinstance(node, Items):
-        children = dict(enumerate(node.items))
-        spec = dict(enumerate(spec)) if isinstance(spec, (list, tuple)) else spec
-    elif isinstance(node, Fields):
-        children = dict(zip(node.names, node.items, strict=True))  # type: ignore[arg-type]
-        spec = spec if isinstance(spec, Mapping) else dict(zip(node.names, spec, strict=False))
-    wrong = spec.keys() - children.keys()
-    if wrong:
-        raise CaptureError(f"dynamic[{path!r}] names {wrong.pop()!r}, which is not in the argument")
-    return [pair for k, s in spec.items() for pair in _pair(children[k], s, f"{path}.{k}")]

@@ -101,7 +101,7 @@ def _read(node: ast.expr, names: Mapping[str, Dim]) -> Dim:
     known = names.get(ast.unparse(node))
     if known is not None:
         return known
-    if isinstance(node, ast.Constant) and type(node.value) in (int, bool):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
         return int(node.value)
     if isinstance(node, ast.BinOp):
         left, right = _read(node.left, names), _read(node.right, names)
@@ -121,9 +121,8 @@ def _read(node: ast.expr, names: Mapping[str, Dim]) -> Dim:
             return ("<" if isinstance(node.ops[0], ast.Gt) else "<=", right, left)
         if type(node.ops[0]) in _COMPARE:
             return (_COMPARE[type(node.ops[0])], left, right)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
-        if node.func.id in _CALLS:
-            return _chain(_CALLS[node.func.id], [_read(a, names) for a in node.args])
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in _CALLS and len(node.args) > 1:
+        return _chain(_CALLS[ast.unparse(node.func)], [_read(a, names) for a in node.args])
     raise dims.DimError(f"{ast.unparse(node)!r} is no expression of sizes")
 
 

@@ -59,6 +59,7 @@ class CompiledModel:
     held: Mapping[str, torch.Tensor]
     facts: ModelFacts
     emit: Callable[[Event], None]
+    write: Callable[[CompiledModel, Path], Path]
     _steps: list[tuple[Call, tuple[int, ...], tuple[int, ...], tuple[int, ...], OpenedSegment]] = (
         field(init=False, repr=False)
     )
@@ -233,9 +234,7 @@ class CompiledModel:
 
         :raises PackageError: it cannot be written.
         """
-        from hardpoint.package.package import save_package
-
-        return save_package(self, Path(path))
+        return self.write(self, Path(path))
 
     @contextmanager
     def preserving_state(self) -> Iterator[None]:

@@ -52,13 +52,15 @@ _KEPT = {
     "_native_batch_norm_legit_no_training": (1, 2, 3, 4),
     "instance_norm": (1, 2, 3, 4),
 }  # fmt: skip
+# Look at the bits themselves, or carry a number out of the tensors.
+_BITS = frozenset({torch.ops.aten.view.dtype, torch.ops.aten._local_scalar_dense.default})
 
 
 def is_narrow(target: Any) -> bool:
     """Whether this operator may run in bfloat16."""
     if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims"):
         return False
-    if target is torch.ops.aten._local_scalar_dense.default:
+    if target in _BITS:
         return False
     name = target._opname
     if name.startswith(_WIDE_PREFIXES) or torch.Tag.nondeterministic_seeded in target.tags:

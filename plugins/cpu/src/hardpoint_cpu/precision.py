@@ -101,7 +101,9 @@ class _Narrower:
         extreme = any(form.extreme for form in inputs) or tree_any(
             _is_extreme, (node.args, node.kwargs)
         )
-        form = _Forms(_dtype(node), hot, extreme)
+        dtype = _dtype(node)
+        # Integers are exact, whatever they were counted from: a new start.
+        form = _Forms(dtype, hot and (dtype is None or dtype.is_floating_point), extreme)
         picks = node.all_input_nodes[0] if _is_getitem(node) else None
         if picks is not None and self._forms[picks].narrow is not None:
             # One of several results of a narrow node: in the form that its kernel gave.
@@ -114,11 +116,12 @@ class _Narrower:
 
     def _may_narrow(self, node: Node) -> bool:
         """Views of what exists in the wide form only stay there: they compute nothing."""
-        target = node.target
-        if isinstance(target, torch._ops.OpOverload) and target.is_view:
+        if not narrow_ops.is_narrow(node.target):
+            return False
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.is_view:
             source = node.all_input_nodes[0]
             return source.op == "get_attr" or self._forms[source].narrow is not None
-        return narrow_ops.is_narrow(target)
+        return True
 
     def _as_declared(self, node: Node) -> Node:
         if node.target in _SIZES:  # any form has them: no cast for their sake

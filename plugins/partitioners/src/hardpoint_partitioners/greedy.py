@@ -70,7 +70,7 @@ class CapabilityPartitioner(Partitioner):
 
 
 def _first_choice(node: Node, targets: Sequence[TargetInfo]) -> tuple[Target, str]:
-    refused = []
+    refused: list[str] = []
     for candidate in targets:
         if node.name in candidate.support.supported:
             return candidate.target, "; ".join(refused)

@@ -8,7 +8,7 @@ from hardpoint.planning.costs import flops
 from hardpoint.planning.explain import count, short, size
 from hardpoint.planning.page.flow import Link
 from hardpoint.planning.page.markup import Markup, el
-from hardpoint.planning.page.words import Shown, operators, plural, seconds, times
+from hardpoint.planning.page.words import Shown, head_cells, operators, plural, seconds, times
 from hardpoint.planning.plan import Segment
 
 # Rows of operations in the whole page; a page of more is slow to open and to search.
@@ -113,7 +113,7 @@ def _tensors(
         for end, link in links
         for v in link.values
     ]  # fmt: skip
-    heads = el("tr", [el("th", h, scope="col") for h in ("tensor", "type", "bytes", way)])
+    heads = el("tr", head_cells("tensor", "type", "bytes", way, figures={"bytes"}))
     whole = el("table", el("thead", heads), el("tbody", rows))
     return el("div", el("h3", title), el("div", whole, cls="scroll"), cls="tensors")
 

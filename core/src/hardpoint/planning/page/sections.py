@@ -11,7 +11,7 @@ from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import TargetInfo
 from hardpoint.planning.explain import count, size
 from hardpoint.planning.page.markup import Markup, el
-from hardpoint.planning.page.words import Shown, operators, percent, plural, seconds
+from hardpoint.planning.page.words import Shown, head_cells, operators, percent, plural, seconds
 from hardpoint.planning.plan import Segment
 
 REASONS = 12
@@ -140,10 +140,10 @@ def _refusals(refused: Mapping[str, str]) -> Markup:
 def table(shown: Shown) -> Markup:
     """A row for each segment."""
     timed = _predicted(shown.plan.segments) is not None
-    heads = ["segment", "target", "operations", "FLOPs", "share", "weights", "in", "out"]
-    heads += ["predicted"] if timed else []
+    figures = ["operations", "FLOPs", "share", "weights", "in", "out"]
+    figures += ["predicted"] if timed else []
     rows = [_row(shown, s, timed) for s in shown.plan.segments]
-    cells = [el("th", h, scope="col") for h in [*heads, "mostly", "from"]]
+    cells = head_cells("segment", "target", *figures, "mostly", "module", figures=set(figures))
     whole = el("table", el("thead", el("tr", cells)), el("tbody", rows))
     return el("section", el("h2", "Costs"), el("p", f"Figures are {shown.plan.basis}.", cls="note"),
               el("div", whole, cls="scroll", tabindex="0"), aria_label="Costs")  # fmt: skip

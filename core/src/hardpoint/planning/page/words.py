@@ -125,3 +125,8 @@ def seconds(amount: float) -> str:
 def percent(share: float) -> str:
     """``12 %``, ``< 1 %``."""
     return "< 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")
+
+
+def head_cells(*heads: str, figures: set[str]) -> list[Markup]:
+    """The head of a table; columns of figures are set to the right."""
+    return [el("th", h, scope="col", cls="num" if h in figures else None) for h in heads]

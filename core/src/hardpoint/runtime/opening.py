@@ -1,0 +1,47 @@
+"""Open an artifact with the backend that made it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hardpoint.errors import ArtifactError, ContractViolation, HardpointError
+from hardpoint.interfaces.backend import Artifact, Executable
+from hardpoint.interfaces.kinds import Target
+from hardpoint.interfaces.probe import Device
+from hardpoint.runtime.step import OpenedSegment
+
+if TYPE_CHECKING:
+    from hardpoint.registry.registry import Registry
+
+
+def open_artifact(
+    segment_id: str, target: Target, device: Device, artifact: Artifact, registry: Registry
+) -> OpenedSegment:
+    """Load an artifact with its backend.
+
+    :raises ArtifactError: it does not fit this device, machine or version, with the reason.
+    """
+    provider = f"backend:{target.backend}"
+    origin = registry.record("backend", target.backend).origin
+    try:
+        executable = registry.open("backend", target.backend).load(artifact, device)
+    except HardpointError as error:
+        error.provider, error.origin = error.provider or provider, error.origin or origin
+        raise
+    except Exception as error:
+        raise ArtifactError(
+            f"the artifact of segment {segment_id} could not be opened on {target}",
+            provider=provider, origin=origin,
+            cause=f"{type(error).__name__}: {str(error)[:600]}",
+            remedy="compile again on this machine",
+        ) from error  # fmt: skip
+    if not isinstance(executable, Executable):
+        raise ContractViolation(
+            "a backend's load() broke the contract", provider=provider, origin=origin,
+            cause=f"it returned {type(executable).__name__}, not Executable",
+            remedy="report it to the plugin's author",
+        )  # fmt: skip
+    strided = registry.info("backend", target.backend).strided_inputs
+    return OpenedSegment(
+        segment_id, target, device, provider, origin, artifact, executable, strided
+    )
