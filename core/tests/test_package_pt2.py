@@ -21,6 +21,8 @@ from torch.export.pt2_archive._package import load_pt2
 from hardpoint.errors import PackageError
 from hardpoint.package import graph_rules, symbols, torch_serde
 from hardpoint.package.archive import Archive
+from hardpoint.package.integrity import finish_manifest
+from hardpoint.package.package import ARTIFACTS
 from hardpoint.package.pt2 import (
     TensorStore,
     read_program,
@@ -122,6 +124,8 @@ def test_a_program_loads_without_the_library_that_its_model_came_from(tmp_path, 
     script = f"""
 import json, sys, torch
 from hardpoint.package.archive import Archive
+from hardpoint.package.integrity import finish_manifest
+from hardpoint.package.package import ARTIFACTS
 from hardpoint.package.pt2 import read_program, tensor_from_ref
 archive, refs = Archive.open({str(path)!r}), json.loads({json.dumps(refs)!r})
 program = read_program(archive)
@@ -130,6 +134,15 @@ assert torch.equal(got[0], tensor_from_ref(archive, refs["out"]))
 assert "transformers" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_binary_artifacts_beside_a_program_do_not_disturb_pytorch(tmp_path, bert):
+    with ArchiveWriter(tmp_path / "a.pt2") as made:
+        write_program(made, bert.exported)
+        made.add(f"{ARTIFACTS}/s0/code", b"\xff\xfe\x00")
+        finish_manifest(made, {"format": "hardpoint/1"})
+    contents = load_pt2(str(tmp_path / "a.pt2"))
+    assert json.loads(contents.extra_files["hardpoint/manifest.json"])["format"] == "hardpoint/1"
 
 
 def test_the_same_program_gives_the_same_bytes(tmp_path, bert):

@@ -1,4 +1,4 @@
-"""The benchmarks run, keep to their convention, and measure what they say. No time is judged here."""
+"""The benchmarks run and keep to their convention. No time is judged here."""
 
 from __future__ import annotations
 

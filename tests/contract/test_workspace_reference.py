@@ -1,4 +1,4 @@
-"""The reference is generated from the code, reads well, and is never old."""
+"""The generated reference is whole and reads well (test_docs.py sees that it is not old)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,6 @@ from reference import _command, callable_text
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
-
-
-def test_the_pages_say_what_the_code_says() -> None:
-    command = [sys.executable, str(ROOT / "tests" / "tools" / "reference.py"), "--check"]
-    answer = subprocess.run([*command, str(REFERENCE)], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_every_public_name_hook_error_and_command_has_its_place() -> None:

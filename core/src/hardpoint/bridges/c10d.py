@@ -47,8 +47,8 @@ def register(registry: Registry, names: Iterable[str] | None = None) -> tuple[st
     Loads the light plugin modules, for the devices they serve; opens nothing until a group is made.
     Doing it again is fine.
 
-    :param names: transports; default: all that policy permits, where a broken one is skipped with
-        a warning.
+    :param names: transports; default: all that policy permits, where one that cannot be is skipped
+        with a warning.
     :raises ProviderError: a named transport cannot be loaded.
     :raises DuplicateProvider: ``torch.distributed`` has another backend of that name.
     """

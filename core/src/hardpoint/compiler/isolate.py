@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
 
 JOB = "extra/hardpoint/job.json"
-FILES = "extra/hardpoint/files"
+FILES = "data/hardpoint/files"
 
 
 def compile_in_child(

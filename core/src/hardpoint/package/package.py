@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
 
 FORMAT = "hardpoint/1"
-ARTIFACTS = "extra/hardpoint/artifacts"
+# Not under extra/: PyTorch reads every entry there as UTF-8 text, and fails on binary ones.
+ARTIFACTS = "data/hardpoint/artifacts"
 # Example inputs and their eager results travel along up to this size, so that a package can be
 # verified where it is loaded.
 EXAMPLES_LIMIT = 16 * 2**20

@@ -1,0 +1,197 @@
+"""Artifacts in other processes and on other machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hardpoint import Artifact, ArtifactError
+
+READER = """
+import json, mmap, sys
+from pathlib import Path
+sys.modules["transformers"] = None  # importing it fails: the model's code is not here
+import torch
+from hardpoint import Artifact
+from hardpoint_cpu import plugin
+
+folder = Path(sys.argv[1])
+facts = json.loads((folder / "artifact.json").read_text())
+with (folder / "model").open("rb") as file:
+    held = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+artifact = Artifact(
+    format=facts["format"],
+    files={facts["file"]: held},
+    weights=torch.load(folder / "weights", mmap=True, weights_only=True),
+    metadata=facts["metadata"],
+)
+backend = plugin.hardpoint_backend_open({})
+executable = backend.load(artifact, backend.devices()[0])
+inputs, expected = torch.load(folder / "examples", weights_only=True)
+for found, wanted in zip(executable(*inputs), expected, strict=True):
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+print("inductor" if "torch._inductor.compile_fx" in sys.modules else "no inductor")
+"""
+
+
+def in_a_new_process(
+    folder: Path, artifact: Artifact, inputs: object, expected: object, **environment: str
+) -> str:
+    [(name, data)] = artifact.files.items()
+    (folder / "model").write_bytes(data)
+    facts = {"format": artifact.format, "file": name, "metadata": dict(artifact.metadata)}
+    (folder / "artifact.json").write_text(json.dumps(facts))
+    torch.save(dict(artifact.weights), folder / "weights")
+    torch.save((inputs, expected), folder / "examples")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", READER, str(folder)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["eager", "inductor", "aot"])
+def test_a_model_runs_in_a_new_process_without_the_models_code(mode, case, compiled, tmp_path):
+    made = case("bert")
+    artifact = compiled(made.program(), mode=mode)
+    # An empty PATH: there is no compiler to be found, except where the mode needs one.
+    environment = {} if mode == "inductor" else {"PATH": "", "CXX": ""}
+    said = in_a_new_process(
+        tmp_path, artifact, made.inputs, made.expected(made.inputs), **environment
+    )
+    assert said == ("inductor" if mode == "inductor" else "no inductor")
+
+
+def test_a_loaded_artifact_never_writes_to_its_weights(case, compiled, backend):
+    made = case("mlp")
+    artifact = compiled(made.program())
+    before = {name: tensor.clone() for name, tensor in artifact.weights.items()}
+    backend.load(artifact, backend.devices()[0])(*made.inputs)
+    assert all(torch.equal(before[name], tensor) for name, tensor in artifact.weights.items())
+
+
+@pytest.fixture(scope="module")
+def library() -> Artifact:
+    """One ahead-of-time artifact with a weight, for all refusals."""
+    from hardpoint import CompileOptions
+    from hardpoint_cpu import plugin
+
+    backend = plugin.hardpoint_backend_open({})
+    program = torch.export.export(torch.nn.Linear(8, 16), (torch.ones(2, 8),), strict=False)
+    options = CompileOptions(backend={"mode": "aot"})
+    return backend.compile(program.run_decompositions({}), backend.devices()[0], options)
+
+
+def refused(backend, artifact: Artifact) -> str:
+    with pytest.raises(ArtifactError) as caught:
+        backend.load(artifact, backend.devices()[0])
+    text = str(caught.value)
+    assert "provider: backend:cpu (from hardpoint-cpu" in text
+    assert "remedy: " in text
+    return text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"torch": "2.12.1"},
+            ["another version of PyTorch", "compiled with torch 2.12.1, this is"],
+        ),
+        ({"platform": "darwin"}, ["another platform", "it was compiled for darwin on"]),
+        ({"machine": "riscv64"}, ["another platform", "on riscv64, this is"]),
+        ({"isa": ["AVX512", "WIDE4096"]}, ["another processor", "it needs", "WIDE4096; this pro"]),
+        ({"isa": None}, ["another processor"]),
+        ({"constants": {}}, ["the library and its list of weights do not belong together"]),
+        ({"constants": None}, ["the artifact does not name its constants"]),
+        ({"sha256": "0"}, ["model.pt2 is damaged", "its SHA-256 is not the one"]),
+    ],
+)
+def test_a_library_for_something_else_is_refused_before_it_is_loaded(
+    change, words, backend, library
+):
+    text = refused(backend, dataclasses.replace(library, metadata={**library.metadata, **change}))
+    for part in words:
+        assert part in text
+
+
+@pytest.mark.slow
+def test_a_damaged_library_is_refused(backend, library):
+    data = bytearray(library.files["model.pt2"])
+    data[len(data) // 2] ^= 1
+    text = refused(backend, dataclasses.replace(library, files={"model.pt2": bytes(data)}))
+    assert "copy the package again, or compile the segment again" in text
+
+
+@pytest.mark.slow
+def test_a_library_without_its_file_or_weights_is_refused(backend, library):
+    assert "the artifact has no file 'model.pt2'" in refused(
+        backend, dataclasses.replace(library, files={})
+    )
+    assert "the artifact lacks the weight 'weight'" in refused(
+        backend, dataclasses.replace(library, weights={})
+    )
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_library_is_refused_with_the_loaders_words(backend, library):
+    import hashlib
+
+    data = b"not a library"
+    facts = {**library.metadata, "sha256": hashlib.sha256(data).hexdigest()}
+    changed = dataclasses.replace(library, files={"model.pt2": data}, metadata=facts)
+    assert "the library cannot be loaded" in refused(backend, changed)
+
+
+@pytest.mark.slow
+def test_the_library_uses_the_weights_where_they_lie(backend, library):
+    x = torch.randn(2, 8)
+    weights = {name: tensor.detach().clone() for name, tensor in library.weights.items()}
+    executable = backend.load(dataclasses.replace(library, weights=weights), backend.devices()[0])
+    before = executable(x)[0]
+    weights["weight"].mul_(2)
+    weights["bias"].mul_(2)
+    torch.testing.assert_close(executable(x)[0], before * 2)
+
+
+def test_an_eager_artifact_without_a_weight_is_refused(case, compiled, backend):
+    artifact = compiled(case("mlp").program())
+    text = refused(backend, dataclasses.replace(artifact, weights={}))
+    assert "the artifact lacks the weight 'first.weight' and 5 more" in text
+
+
+@pytest.mark.slow
+def test_loading_inductor_without_a_compiler_says_so(case, compiled, backend, monkeypatch):
+    artifact = compiled(case("no dimensions").program(), mode="inductor")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    text = refused(backend, artifact)
+    assert "the artifact cannot be compiled on this machine" in text
+    assert "cause: the C++ compiler 'g++' is not on PATH" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "inputs",
+    [None, {}, {"inputs": [{}], "symbols": {}}, {"inputs": [], "symbols": {"s": {}}},
+     {"inputs": [{"dtype": "float32", "shape": ["s9"]}], "symbols": {}},
+     {"inputs": [{"dtype": "float32", "shape": [["**", 9, 9]]}], "symbols": {}}],
+)  # fmt: skip
+def test_a_damaged_description_of_inputs_is_refused(inputs, case, compiled, backend):
+    artifact = compiled(case("no dimensions").program(), mode="inductor")
+    changed = dataclasses.replace(artifact, metadata={**artifact.metadata, "inputs": inputs})
+    text = refused(backend, changed)
+    assert "describe its inputs" in text or "description of its inputs is damaged" in text
