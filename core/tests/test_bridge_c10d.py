@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import hardpoint as hp
 from hardpoint.bridges.c10d import DEFAULT_TIMEOUT, init_process_group, register

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hardpoint import TransportError
 from hardpoint.bridges.roll_call import RollCall

@@ -90,11 +90,11 @@ def main() -> None:
 
     step(2, "capture, with dynamic batch and sequence")
     program = hp.capture(directory)
-    console.print(program, highlight=False, markup=False)
+    console.print(str(program), highlight=False, markup=False)
 
     step(3, "plan over the installed backends")
     plan = hp.plan(program)
-    console.print(plan, highlight=False, markup=False)
+    console.print(str(plan), highlight=False, markup=False, soft_wrap=True)
     page = plan.save_html(options.out / "plan.html")
     console.print(f"  the picture: {page}")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hardpoint.interfaces.serializer import Reader
     from hardpoint.planning.plan import Plan
     from hardpoint.planning.planner import Targets
-    from hardpoint.program.capture import Dynamic
+    from hardpoint.program.dynamic import Dynamic
     from hardpoint.program.program import Program
     from hardpoint.runtime.model import CompiledModel
 

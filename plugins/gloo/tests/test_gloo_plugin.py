@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import hardpoint as hp
 from hardpoint_gloo import plugin
@@ -160,8 +159,11 @@ def test_any_options_are_either_usable_or_refused_with_a_config_error(
     try:
         options = Options.parse(config)
     except hp.ConfigError as error:
-        assert error.provider == "transport:gloo"
+        refusal = error
+    else:
+        assert options.threads is None or options.threads >= 1
+        assert not (options.interface and options.hostname)
+        assert all(options.interface.split(",")) or not options.interface
         return
-    assert options.threads is None or options.threads >= 1
-    assert not (options.interface and options.hostname)
-    assert all(name.strip() for name in options.interface.split(",")) or not options.interface
+    assert refusal.provider == "transport:gloo"
+    assert refusal.what

@@ -10,8 +10,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Backend as NativeBackend
-from torch._C._distributed_c10d import PrefixStore, Store, _DistributedBackendOptions
+from torch._C._distributed_c10d import (
+    Backend as NativeBackend,
+    PrefixStore,
+    Store,
+    _DistributedBackendOptions,
+)
 from torch.distributed.constants import default_pg_timeout
 
 from hardpoint.bridges.roll_call import RollCall

@@ -13,8 +13,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as OutOfTime
+from concurrent.futures import Future, TimeoutError as OutOfTime
 from datetime import timedelta
 from typing import TypeVar
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
@@ -17,10 +18,8 @@ from hardpoint.package.integrity import check_manifest, is_hardpoint_package
 from hardpoint.package.pt2 import read_program, tensor_from_ref
 from hardpoint.program import signature as signatures
 from hardpoint.program.capture import capture_module
+from hardpoint.program.guards import inherited_guards
 from hardpoint.program.program import Program
-
-# Sizes below this are what torch.export assumes anyway of a dynamic dimension.
-LEAST = 2
 
 
 def read_program_file(path: Path, *, name: str = "") -> Program:
@@ -51,8 +50,7 @@ def from_exported(exported: ExportedProgram, name: str) -> Program:
     if call is None:
         raise CaptureError(f"{name} does not say how it is called", remedy="export it again")
     values: list[Any] = []
-    specs: list[dict[int, Any] | None] = []
-    dims = _Dims(exported)
+    specs: list[dict[int, str] | None] = []
     fakes = {n.name: n.meta.get("val") for n in exported.graph.nodes if n.op == "placeholder"}
     for spec in exported.graph_signature.input_specs:
         if spec.kind is not InputKind.USER_INPUT:
@@ -68,39 +66,31 @@ def from_exported(exported: ExportedProgram, name: str) -> Program:
                 remedy="export the model with a 0-d tensor in its place",
             )
         values.append(_example(fake))
-        specs.append({d: dims.of(size) for d, size in enumerate(fake.shape)})
+        specs.append(_dynamic(fake, len(specs)))
     args, kwargs = pytree.tree_unflatten(values, call.in_spec)
     arg_specs, kwarg_specs = pytree.tree_unflatten(specs, call.in_spec)
     module = exported.module(check_guards=False)
     module.training = False  # an export has no modes, and forbids eval()
     names = list(inspect.signature(module.forward).parameters)
     dynamic = {**dict(zip(names, arg_specs, strict=False)), **kwarg_specs}
-    return capture_module(module, args, kwargs, dynamic=dynamic, name=name)
+    program = capture_module(module, args, kwargs, dynamic=dynamic, name=name)
+    described = zip(program.example_inputs, program.signature.inputs, strict=True)
+    shapes = {id(tensor): spec.shape for tensor, spec in described}
+    guards = inherited_guards(
+        exported, [shapes.get(id(value), ()) for value in values], program.signature.symbols
+    )
+    guards = tuple(dict.fromkeys([*program.signature.guards, *guards]))
+    return replace(program, signature=replace(program.signature, guards=guards))
 
 
-class _Dims:
-    """One ``torch.export.Dim`` for each symbol of an export, with its range."""
-
-    def __init__(self, exported: ExportedProgram) -> None:
-        self._ranges = {str(s): r for s, r in exported.range_constraints.items()}
-        self._made: dict[str, Any] = {}
-
-    def of(self, size: int | torch.SymInt) -> Any:
-        """``None`` for a fixed size, a named ``Dim`` for a symbol, ``AUTO`` for an expression."""
-        if isinstance(size, int):
-            return None
-        if not size.node.expr.is_Symbol:
-            return Dim.AUTO
-        symbol = str(size.node.expr)
-        if symbol not in self._made:
-            bounds: dict[str, int] = {}
-            found = self._ranges.get(symbol)
-            if found is not None and found.lower.is_Integer and int(found.lower) > LEAST:
-                bounds["min"] = int(found.lower)
-            if found is not None and found.upper.is_Integer and int(found.upper) < 2**31:
-                bounds["max"] = int(found.upper)
-            self._made[symbol] = Dim(symbol, **bounds)
-        return self._made[symbol]
+def _dynamic(fake: torch.Tensor, index: int) -> dict[int, str]:
+    """Names of its dynamic sizes; the export's symbols, so that equal sizes have equal names."""
+    names: dict[int, str] = {}
+    for dim, size in enumerate(fake.shape):
+        if not isinstance(size, int):
+            expr = size.node.expr
+            names[dim] = str(expr) if expr.is_Symbol else f"size_{index}_{dim}"
+    return names
 
 
 def _example(fake: torch.Tensor) -> torch.Tensor:

@@ -216,7 +216,8 @@ def _cost(
     program: Program, piece: Piece, nodes: Sequence[Node], target: Target, given: Costs
 ) -> Cost:
     held = held_tensors(program.exported)
-    weights = {held[n.name].untyped_storage()._cdata: held[n.name].nbytes for n in piece.lifted}
+    # By address: tied weights are one, while weights of one mapped file share a storage.
+    weights = {held[n.name].data_ptr(): held[n.name].nbytes for n in piece.lifted}
     seconds = given.node_seconds
     return Cost(
         flops=costs.total_flops(nodes),

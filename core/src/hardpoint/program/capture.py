@@ -18,6 +18,10 @@ from hardpoint.program.program import Program
 from hardpoint.program.signature import MISSING
 from hardpoint.program.structure import Leaf, Node
 
+# Sizes 0 and 1 are not taken for special unless the model's own code does so, and then a guard says
+# it; otherwise no program could run a batch of 1. It is the mode of torch.onnx's exporter too.
+_OBLIVIOUS = {"backed_size_oblivious": True}
+
 
 def capture_module(
     model: torch.nn.Module,
@@ -66,10 +70,7 @@ def capture_module(
     wrapper = _Flat(model, positional[: len(args)], nodes, same_sizes(symbols), described.append)
     declared = (tuple(shapes),) if any(shapes) else None
     try:
-        # Oblivious: sizes 0 and 1 are not taken for special unless the model's own code does so,
-        # and then a guard says it. Otherwise no program could run a batch of 1. It is the mode of
-        # torch.onnx's exporter too.
-        with torch.no_grad(), _symbolic_config.patch(backed_size_oblivious=True):
+        with torch.no_grad(), _symbolic_config.patch(**_OBLIVIOUS):  # type: ignore[attr-defined]
             exported = torch.export.export(
                 wrapper, tuple(tensors), dynamic_shapes=declared, strict=False
             ).run_decompositions({})
@@ -119,7 +120,8 @@ class _Flat(torch.nn.Module):
 
     def forward(self, *flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
         for (one, i), (other, j) in self._same:
-            torch._check(flat[one].shape[i] == flat[other].shape[j])
+            same = flat[one].shape[i] == flat[other].shape[j]
+            torch._check(same)  # type: ignore[no-untyped-call]
         values = {
             key: structure.unflatten(node, lambda leaf: flat[leaf.index])
             for key, node in self._nodes.items()

@@ -51,7 +51,7 @@ def _refuse(what: str) -> int:
     raise DimError(f"a size expression holds {what}")
 
 
-def from_sympy(expr: sympy.Expr, names: Mapping[str, str]) -> Dim:
+def from_sympy(expr: sympy.Expr, names: Mapping[str, Dim]) -> Dim:
     """Describe a sympy size; ``names`` maps sympy's symbols to ours.
 
     :raises DimError: an operator outside ``+ * // % ** min max``.

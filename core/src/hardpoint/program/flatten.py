@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -43,18 +43,15 @@ def flat_program(
     example_inputs: tuple[torch.Tensor, ...],
     name: str,
     prefix: str = "",
-    guards: Sequence[str] | None = None,
 ) -> Program:
     """A :class:`Program` from an export whose inputs and outputs are flat tensors already.
 
     :param input_names: dotted paths of the tensor inputs, in order.
     :param symbol_names: (tensor, dimension) -> the caller's name for that size.
     :param prefix: what to strip from the names of parameters and buffers.
-    :param guards: ``torch.export``'s guards, where ``exported`` has lost them: decomposing a loaded
-        program does that.
     :raises CaptureError: it holds something that cannot be packaged, or sizes we cannot describe.
     """
-    original, code = exported, exported._guards_code if guards is None else guards
+    original = exported
     exported = with_flat_names(exported, prefix)
     users = [n for n, s in _placeholders(exported) if s.kind is InputKind.USER_INPUT]
     fakes = [_fake(node, "an input") for node in users]
@@ -80,7 +77,7 @@ def flat_program(
         outputs=outputs,
         results=result_specs,
         symbols=ranges,
-        guards=read_guards(code, original, [s.shape for s in specs], ranges),
+        guards=read_guards(original, [s.shape for s in specs], ranges),
     )
     return Program(exported, signature, example_inputs, name)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
@@ -32,19 +33,16 @@ _CALLS = {
 
 
 def read_guards(
-    code: Sequence[str],
-    exported: ExportedProgram,
-    shapes: Sequence[Sequence[Dim]],
-    ranges: Ranges,
+    exported: ExportedProgram, shapes: Sequence[Sequence[Dim]], ranges: Ranges
 ) -> tuple[Dim, ...]:
     """The guards that say more than shapes and ranges do, as conditions on our size names.
 
-    :param code: ``torch.export``'s lines. :param shapes: of the user inputs, in order.
+    :param shapes: of the user inputs, in order; empty for one that is no tensor.
     :raises CaptureError: a guard on something else than sizes, or that cannot be described.
     """
     names = size_names(exported, shapes)
     found = []
-    for line in code:
+    for line in exported._guards_code:
         try:
             guard = _read(ast.parse(line, mode="eval").body, names)
         except dims.DimError as error:
@@ -56,6 +54,44 @@ def read_guards(
         if not _implied(guard, ranges):
             found.append(guard)
     return tuple(dict.fromkeys(found))
+
+
+def inherited_guards(
+    exported: ExportedProgram, shapes: Sequence[Sequence[Dim]], ranges: Ranges
+) -> tuple[Dim, ...]:
+    """All that ``exported`` assumes of sizes, for a program that was captured from it anew.
+
+    Tracing a program again finds only what its operators assume, not what its author's Python did.
+
+    :param shapes: of the new program's inputs: the same inputs, empty for one that is no tensor.
+    :raises CaptureError: see :func:`read_guards`.
+    """
+    homes: dict[str, Dim] = {}
+    equal: list[tuple[Dim, torch.SymInt | int]] = []
+    users = set(exported.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in exported.graph.nodes if n.name in users]
+    fakes = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
+    for fake, shape in zip(fakes, (s for s in shapes if s), strict=True):
+        for size, new in zip(fake.shape, shape, strict=True):
+            expr = None if isinstance(size, int) else size.node.expr
+            if expr is not None and expr.is_Symbol and str(expr) not in homes:
+                homes[str(expr)] = new
+            else:
+                equal.append((new, size))
+    found: list[Dim] = [
+        ("==", new, size if isinstance(size, int) else dims.from_sympy(size.node.expr, homes))
+        for new, size in equal
+    ]
+    for symbol, bounds in exported.range_constraints.items():
+        home = homes.get(str(symbol))
+        if home is None:
+            continue
+        if bounds.lower > 2:  # 2 stands for "unknown": torch checks no smaller bound either
+            found.append(("<=", int(bounds.lower), home))
+        if bounds.upper.is_Integer:
+            found.append(("<=", home, int(bounds.upper)))
+    kept = [guard for guard in found if not _implied(guard, ranges)]
+    return tuple(dict.fromkeys([*kept, *read_guards(exported, shapes, ranges)]))
 
 
 def size_names(exported: ExportedProgram, shapes: Sequence[Sequence[Dim]]) -> dict[str, Dim]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hardpoint.errors import CaptureError, HardpointWarning
-from hardpoint.program.capture import Dynamic, capture_module
+from hardpoint.program.capture import capture_module
+from hardpoint.program.dynamic import Dynamic
 from hardpoint.program.program import Program
 from hardpoint.weights import load_weights
 
@@ -86,9 +88,10 @@ def load_model(path: Path, registry: Registry) -> torch.nn.Module:
             remedy="install another version of transformers, or build the model yourself",
         )
     weights = _weights(path, registry)
-    model, info = cls.from_pretrained(
-        None, config=config, state_dict=weights, output_loading_info=True, dtype="auto"
-    )
+    with _no_progress_bar(transformers):
+        model, info = cls.from_pretrained(
+            None, config=config, state_dict=weights, output_loading_info=True, dtype="auto"
+        )
     missing = sorted(info["missing_keys"]) + [str(k) for k in info["mismatched_keys"]]
     if missing:
         raise CaptureError(
@@ -106,6 +109,19 @@ def load_model(path: Path, registry: Registry) -> torch.nn.Module:
         )
     loaded: torch.nn.Module = model.eval()
     return loaded
+
+
+@contextmanager
+def _no_progress_bar(transformers: Any) -> Iterator[None]:
+    """Nothing is read there: the weights are mapped already."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _weights(path: Path, registry: Registry) -> Mapping[str, torch.Tensor]:

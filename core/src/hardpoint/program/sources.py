@@ -13,7 +13,8 @@ import torch
 
 from hardpoint.errors import CaptureError, did_you_mean
 from hardpoint.events import Event
-from hardpoint.program.capture import Dynamic, capture_module
+from hardpoint.program.capture import capture_module
+from hardpoint.program.dynamic import Dynamic
 from hardpoint.program.program import Program
 
 if TYPE_CHECKING:

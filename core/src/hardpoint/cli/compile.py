@@ -1,0 +1,181 @@
+"""``hardpoint compile``: from a model to a package."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import rich_click as click
+
+from hardpoint import api
+from hardpoint.cli.model_args import ModelArgs, model_args, writable_file
+from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
+from hardpoint.cli.work import Steps, stdout_kept, working
+from hardpoint.interfaces.backend import PRECISIONS, Precision
+
+if TYPE_CHECKING:
+    from hardpoint.planning.plan import Plan
+    from hardpoint.runtime.model import CompiledModel
+
+# As many segments have a line of their own under the verification; the results always have one.
+_SEGMENTS = 12
+
+
+@click.command("compile")
+@model_args
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    callback=writable_file,
+    help="The package to write.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice([*PRECISIONS, "auto"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic to compute in; auto: the fastest within --max-error.",
+)
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0),
+    help="Greatest accepted difference from eager PyTorch (default: by precision).",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="BACKEND.NAME=VALUE",
+    help="An option of a backend, e.g. cpu.mode=aot; the value is JSON, or else a string. Repeat.",
+)
+@click.option("--isolate", is_flag=True, help="Compile in child processes, safe from crashes.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds that a child may take for one segment; needs --isolate.",
+)
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    wanted: ModelArgs,
+    output: Path,
+    precision: Precision | Literal["auto"],
+    max_error: float | None,
+    options: tuple[str, ...],
+    isolate: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Compile a model into a package, verified against eager PyTorch.
+
+    MODEL is a Hugging Face directory, a .pt2 file, or module:function or file.py:function that
+    returns (model, example_inputs).
+    """
+    if timeout is not None and not isolate:
+        raise click.UsageError("--timeout needs --isolate: only a child process can be stopped")
+    chosen = parse_options(options)
+    plan = wanted.plan()
+    if not as_json:
+        click.echo(str(plan))
+    started = time.perf_counter()
+    with Steps() as steps, stdout_kept():
+        model = api.compile(
+            plan,
+            precision=precision,
+            max_error=max_error,
+            options=chosen,
+            isolate=isolate,
+            timeout=timeout,
+            progress=steps,
+        )
+    ctx.call_on_close(model.close)
+    seconds = time.perf_counter() - started
+    with working(f"writing {output}"):
+        model.save(output)
+    written = output.stat().st_size
+    if as_json:
+        emit_json(_facts(plan, model, output, written, seconds))
+        ctx.exit(OK)
+    _report(model)
+    click.echo(f"\ncompiled in {seconds:.1f} s; wrote {output}, {_megabytes(written)}")
+
+
+def parse_options(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """``cpu.mode=aot`` as ``{"cpu": {"mode": "aot"}}``; values are JSON where they can be read so.
+
+    :raises click.BadParameter: not of that form, or one option twice.
+    """
+    chosen: dict[str, dict[str, object]] = {}
+    for word in words:
+        place, equals, value = word.partition("=")
+        backend, _, name = place.rpartition(".")
+        if not (equals and backend and name):
+            raise _bad_option(f"{word!r} is not BACKEND.NAME=VALUE, e.g. cpu.mode=aot")
+        if name in chosen.setdefault(backend, {}):
+            raise _bad_option(f"{place} is given twice")
+        try:
+            chosen[backend][name] = json.loads(value)
+        except ValueError:
+            chosen[backend][name] = value
+    return chosen
+
+
+def _bad_option(message: str) -> click.BadParameter:
+    return click.BadParameter(message, param_hint="'--option'")
+
+
+def _facts(
+    plan: Plan, model: CompiledModel, output: Path, written: int, seconds: float
+) -> dict[str, object]:
+    return {
+        "plan": plan.to_json(),
+        "verification": dict(model.verification),
+        "package": {"path": str(output), "bytes": written},
+        "compile_seconds": seconds,
+    }
+
+
+def _report(model: CompiledModel) -> None:
+    """The figures of the comparison with eager PyTorch."""
+    figures: Mapping[str, Any] = model.verification
+    listing = table("verified", "error", "mean error", "cosine")
+    for name, row in figures["results"].items():
+        add_row(listing, name, *_errors(row))
+    segments = list(figures["segments"].items())
+    if len(segments) > 1:
+        segments.sort(key=lambda item: -float(item[1]["error"]))
+        for name, row in segments[:_SEGMENTS]:
+            add_row(listing, name, *_errors(row), style="dim")
+    out = console()
+    out.print()
+    if listing.row_count:
+        out.print(listing)
+    if len(segments) > _SEGMENTS:
+        out.print(f"{len(segments) - _SEGMENTS} more segments have no greater error", markup=False)
+    if "not_compared" in figures:
+        out.print(f"not compared: {figures['not_compared']}", markup=False)
+    out.print(
+        f"{figures['precision']}: error {figures['max_error']:.3g}, at most "
+        f"{figures['allowed']:.3g} is allowed; against {figures['reference']}",
+        markup=False,
+    )
+
+
+def _errors(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    error = float(row["error"])
+    return (
+        f"{error:.3g}" if math.isfinite(error) else "infinite",
+        f"{row['mean']:.3g}",
+        f"{row['cosine']:.6f}",
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,205 @@
+"""What ``plan`` and ``compile`` share: naming a model, its targets, and which sizes may change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+from click.shell_completion import CompletionItem
+
+from hardpoint import api
+from hardpoint.cli.work import working
+from hardpoint.errors import ConfigError
+from hardpoint.interfaces.kinds import Kind, Target
+from hardpoint.interfaces.partitioner import OBJECTIVES, Objective
+from hardpoint.registry.registry import default_registry
+
+if TYPE_CHECKING:
+    from hardpoint.planning.plan import Plan
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArgs:
+    """The shared arguments of a command line.
+
+    :param targets: in order of preference; empty for ``auto``.
+    :param dynamic: as :func:`hardpoint.capture` takes it, or ``None``: the model's own.
+    """
+
+    model: str
+    targets: tuple[str, ...]
+    objective: Objective
+    partitioner: str
+    dynamic: dict[str, Any] | None
+
+    def plan(self) -> Plan:
+        """Capture the model and plan it, saying on stderr what is going on."""
+        with working("importing PyTorch"):
+            import torch  # noqa: F401 - takes seconds, which the next line should not be blamed for
+        with working(f"capturing {self.model}"):
+            program = api.capture(self.model, dynamic=self.dynamic)
+        with working("planning"):
+            return api.plan(
+                program,
+                targets=self.targets or "auto",
+                objective=self.objective,
+                partitioner=self.partitioner,
+            )
+
+
+class TargetType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """``backend[:device]``. Completes installed backends; imports no plugin."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The target in its usual spelling."""
+        try:
+            return str(Target.parse(value))
+        except ConfigError as error:
+            self.fail(f"{error.what}; {error.remedy}", param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Installed backends, with their distributions as help."""
+        return _installed("backend", incomplete)
+
+
+class PartitionerType(click.ParamType):  # type: ignore[type-arg]
+    """A partitioner's name. Completes installed ones; imports no plugin."""
+
+    name = "name"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Installed partitioners, with their distributions as help."""
+        return _installed("partitioner", incomplete)
+
+
+def _installed(kind: Kind, incomplete: str) -> list[CompletionItem]:
+    return [
+        CompletionItem(record.name, help=record.origin)
+        for record in default_registry().records(kind)
+        if record.name.startswith(incomplete)
+    ]
+
+
+class _Targets(TargetType):
+    """``auto``, or targets separated by commas, as one word."""
+
+    name = "auto|target,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The targets, none for ``auto``."""
+        if isinstance(value, tuple):
+            return value
+        if value == "auto":
+            return ()
+        parse = super().convert
+        return tuple(parse(part.strip(), param, ctx) for part in value.split(","))
+
+
+def model_args(command: F) -> F:
+    """Add MODEL and the shared options; the command gets them as ``wanted: ModelArgs``."""
+
+    def with_args(**values: Any) -> object:
+        named, listed = values.pop("target"), values.pop("targets")
+        if named and listed is not None:
+            raise click.UsageError("give --target or --targets, not both")
+        wanted = ModelArgs(
+            model=values.pop("model"),
+            targets=named or listed or (),
+            objective=values.pop("objective"),
+            partitioner=values.pop("partitioner"),
+            dynamic=parse_dynamic(values.pop("dynamic")),
+        )
+        return command(wanted=wanted, **values)
+
+    with_args.__doc__ = command.__doc__
+    with_args.__name__ = command.__name__
+    # An option stands above those that were added before it.
+    made: Any = with_args
+    for decorate in reversed(_OPTIONS):
+        made = decorate(made)
+    made.__click_params__ = getattr(command, "__click_params__", []) + made.__click_params__
+    return made  # type: ignore[no-any-return]
+
+
+_OPTIONS = (
+    click.argument("model"),
+    click.option(
+        "-t",
+        "--target",
+        type=TargetType(),
+        multiple=True,
+        help="Where it may run, backend[:device]; repeat in order of preference.",
+    ),
+    click.option(
+        "--targets",
+        type=_Targets(),
+        help="The same as one word: T,T,... or auto (default): every available backend.",
+    ),
+    click.option(
+        "--objective",
+        type=click.Choice(OBJECTIVES),
+        default="latency",
+        show_default=True,
+        help="What to optimise for.",
+    ),
+    click.option(
+        "--partitioner",
+        type=PartitionerType(),
+        default="capability",
+        show_default=True,
+        help="Who decides which operation runs where.",
+    ),
+    click.option(
+        "--dynamic",
+        multiple=True,
+        metavar="NAME.DIM=SIZE",
+        help="A size that may change, e.g. input_ids.0=batch; repeat. Without any, the model's own "
+        "(batch and sequence of a Hugging Face directory).",
+    ),
+)
+
+
+def parse_dynamic(words: tuple[str, ...]) -> dict[str, Any] | None:
+    """``x.0=batch`` and ``batch.ids.1=seq`` as :func:`hardpoint.capture` takes them.
+
+    :raises click.BadParameter: not of that form, or one dimension twice.
+    """
+    dynamic: dict[Any, Any] = {}
+    for word in words:
+        place, equals, size = word.partition("=")
+        *path, dim = place.split(".")
+        if not (equals and size and path and all(path) and re.fullmatch(r"-?[0-9]+", dim)):
+            raise _bad_dynamic(f"{word!r} is not NAME.DIM=SIZE, e.g. input_ids.0=batch")
+        level = dynamic
+        for key in [path[0], *(int(p) if p.isdecimal() else p for p in path[1:])]:
+            level = level.setdefault(key, {})
+            if not isinstance(level, dict):
+                raise _bad_dynamic(f"{word!r} goes into a dimension that was named before")
+        if int(dim) in level:
+            raise _bad_dynamic(f"{place} is named twice")
+        level[int(dim)] = size
+    return dynamic or None
+
+
+def _bad_dynamic(message: str) -> click.BadParameter:
+    return click.BadParameter(message, param_hint="'--dynamic'")
+
+
+def writable_file(_ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a file that cannot be made, before minutes are spent on its content."""
+    if value is not None and (value.is_dir() or not value.absolute().parent.is_dir()):
+        cause = "it is a folder" if value.is_dir() else f"there is no folder {value.parent}"
+        raise click.BadParameter(f"{value} cannot be written: {cause}", param=param)
+    return value
