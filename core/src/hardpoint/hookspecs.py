@@ -1,9 +1,9 @@
 """All hook specs, and nothing else.
 
-Three ``firstresult`` specs for each kind of provider, called on *one* named provider at a time, and
-one broadcast spec for observers. A plugin marks its functions with ``hardpoint.hookimpl``, and takes
-the arguments that it needs: ``provider`` (the name that was asked for) serves an embedder's wrappers
-and modules that provide several names.
+Three ``firstresult`` specs for each kind, called on *one* named provider at a time, and one
+broadcast spec for observers. A plugin marks its functions with ``hardpoint.hookimpl``, and takes
+the arguments that it needs: ``provider`` (the name that was asked for) serves an embedder's
+wrappers, and modules that provide several names.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class PartitionerSpec:
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def hardpoint_partitioner_open(self, config: Mapping[str, object], provider: str) -> Partitioner:
+    def hardpoint_partitioner_open(
+        self, config: Mapping[str, object], provider: str
+    ) -> Partitioner:
         """Return the partitioner."""
         raise NotImplementedError
 

@@ -66,6 +66,8 @@ def command(
     """Run a package; show its results in figures, its latency, and where it ran."""
     events: list[Event] = []
     ctx.call_on_close(default_registry().observe(events.append))
+    with working("importing PyTorch"):
+        import torch  # noqa: F401 - not a part of the time that loading takes
     started = time.perf_counter()
     with working(f"loading {package}"):
         from hardpoint.cli import tensor_files

@@ -80,6 +80,8 @@ def capture_module(
             cause=error.what,
             remedy=error.remedy,
         ) from error
+    except CaptureError:
+        raise
     except Exception as error:
         raise explain_export_failure(error, type(model).__name__, paths, shapes) from error
     return flat_program(
@@ -127,6 +129,7 @@ class _Flat(torch.nn.Module):
             for key, node in self._nodes.items()
         }
         args = [values.pop(key) for key in self._positional]
+        state = dict(self.model.named_buffers(remove_duplicate=False))
         result = self.model(*args, **values)
         results: list[torch.Tensor] = []
 
@@ -140,7 +143,36 @@ class _Flat(torch.nn.Module):
             return Leaf(len(results) - 1, scalar)
 
         self._describe(structure.flatten(result, leaf))
-        return tuple(results)
+        return tuple(_keep_rebound(self.model, state, results))
+
+
+def _keep_rebound(
+    model: torch.nn.Module, before: Mapping[str, torch.Tensor], results: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Make ``self.count = self.count + 1`` a mutation of the buffer; give the results.
+
+    ``torch.export`` (2.13) sees it only where the buffer is the outermost module's own: of any other
+    the new value is lost in silence. Everything is copied first, as results and new values may be
+    views of old ones.
+    """
+    after = dict(model.named_buffers(remove_duplicate=False))
+    changed = {name: new for name, new in after.items() if before.get(name) is not new}
+    for name, new in changed.items():
+        old = before.get(name)
+        if old is None or old.shape != new.shape or old.dtype != new.dtype:
+            was = "new" if old is None else f"{old.dtype}{list(old.shape)} before the call"
+            raise CaptureError(
+                f"the model gives its buffer {name!r} another size or type",
+                cause=f"it is {new.dtype}{list(new.shape)} after a call, and was {was}",
+                remedy="keep the buffer's size: register it at full size and write into it",
+            )
+    if not changed:
+        return results
+    results = [result.clone() for result in results]
+    copies = [(before[name], new.clone()) for name, new in changed.items()]
+    for old, new in copies:
+        old.copy_(new)
+    return results
 
 
 def _scalar_dtype(value: object) -> torch.dtype:

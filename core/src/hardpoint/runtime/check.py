@@ -123,9 +123,9 @@ class InputCheck:
             return
         least, greatest = self._signature.symbols.get(name, (0, None))
         if size < least or (greatest is not None and size > greatest):
-            to = "any" if greatest is None else greatest
+            range_ = f"at least {least}" if greatest is None else f"{least} to {greatest}"
             raise self._wrong(
-                spec, f"dimension {dim} ({name}) is {size}, it must be {least} to {to}", tensor
+                spec, f"dimension {dim} ({name}) is {size}, it must be {range_}", tensor
             )
         found[name] = (size, f"{spec.name} (dimension {dim})")
 

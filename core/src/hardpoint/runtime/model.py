@@ -155,16 +155,19 @@ class CompiledModel:
             self._check_results(inputs, results)  # type: ignore[arg-type]
             self.emit(Event("ran", data={"program": self.facts.name}))
         if self._writes:
-            self._write_back(inputs, slots)
+            results = self._write_back(inputs, slots, results)  # type: ignore[arg-type]
         return results  # type: ignore[return-value]
 
     def _write_back(
-        self, inputs: Sequence[torch.Tensor], slots: Sequence[torch.Tensor | None]
-    ) -> None:
+        self,
+        inputs: Sequence[torch.Tensor],
+        slots: Sequence[torch.Tensor | None],
+        results: list[torch.Tensor],
+    ) -> list[torch.Tensor]:
         """Give state and inputs their new values, as the eager model would have.
 
-        A new value that lives in memory which is about to be written (a rotated cache, two buffers
-        swapped) is copied out first.
+        A new value or a result that lives in memory which is about to be written (a rotated cache,
+        two buffers swapped) is copied out first.
         """
         writes = [(slots[v], self.held[name]) for v, name in self.schedule.state_writes]
         writes += [(slots[v], inputs[i]) for v, i in self.schedule.input_writes]
@@ -174,8 +177,10 @@ class CompiledModel:
             for value, target in writes
             if value is not None
         ]
+        results = [r.clone() if r.untyped_storage().data_ptr() in about else r for r in results]
         for value, target in staged:
             target.copy_(value)
+        return results
 
     def _direct_call(self) -> Callable[[Sequence[object]], tuple[torch.Tensor, ...]] | None:
         """The short way for one segment that takes the inputs and gives the results, unchanged."""

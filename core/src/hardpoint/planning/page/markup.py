@@ -6,6 +6,8 @@ import html
 
 # Names and reasons come from models and plugins: one of a megabyte must not make the page useless.
 LONGEST = 400
+# Elements that HTML gives neither content nor an end tag.
+_VOID = frozenset({"input"})
 
 
 class Markup(str):
@@ -27,8 +29,8 @@ def el(tag: str, *children: object, **attributes: object) -> Markup:
             written.append(f" {key}")
         elif value is not None and value is not False:
             written.append(f' {key}="{_number(value) or text(str(value))}"')
-    inner = join(children)
-    return Markup(f"<{tag}{''.join(written)}>{inner}</{tag}>")
+    end = "" if tag in _VOID else f"{join(children)}</{tag}>"
+    return Markup(f"<{tag}{''.join(written)}>{end}")
 
 
 def join(children: object) -> Markup:
