@@ -6,8 +6,7 @@ import email
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import hardpoint
 from hardpoint.registry.discovery import parse_entry_points, parse_header

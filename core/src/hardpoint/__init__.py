@@ -23,7 +23,7 @@ _WHERE = {
         "DuplicateProvider HardpointError HardpointWarning InputError LockMismatch "
         "PackageError PlanError PolicyWarning ProviderDenied ProviderError ProviderFailed "
         "ProviderIncompatible ProviderNotFound ProviderSkipped ProviderUnavailable "
-        "TransportError VerificationError WeightsError"
+        "TransportError VerificationError WeightsError did_you_mean"
     ),
     "hardpoint.events": "Event",
     "hardpoint.hookspecs": "hookimpl",
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         TransportError as TransportError,
         VerificationError as VerificationError,
         WeightsError as WeightsError,
+        did_you_mean as did_you_mean,
     )
     from hardpoint.events import (
         Event as Event,

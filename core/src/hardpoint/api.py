@@ -217,6 +217,7 @@ def init_process_group(
     world_size: int | None = None,
     timeout: timedelta | None = None,
     config: Mapping[str, object] | None = None,
+    device_id: torch.device | None = None,
     registry: Registry | None = None,
 ) -> None:
     """Make transport ``name`` the default process group of ``torch.distributed``.
@@ -227,5 +228,5 @@ def init_process_group(
 
     init(
         name, registry=registry or default_registry(), init_method=init_method, store=store,
-        rank=rank, world_size=world_size, timeout=timeout, config=config,
+        rank=rank, world_size=world_size, timeout=timeout, config=config, device_id=device_id,
     )  # fmt: skip

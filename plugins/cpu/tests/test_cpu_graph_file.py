@@ -17,7 +17,7 @@ from hardpoint_cpu.segment import Segment
 
 OPERATORS = Operators()
 ADD = {"inputs": 1, "ops": ["aten.add.Tensor"], "nodes": [[0, [{"v": 0}, 1]]],
-       "outputs": {"tuple": [{"v": 1}]}, "graphs": [], "format": 1, "weights": []}  # fmt: skip
+       "outputs": [{"v": 1}], "graphs": [], "format": 1, "weights": []}  # fmt: skip
 
 
 def read(data: object) -> wire.Recipe:
@@ -87,7 +87,7 @@ def test_an_argument_named_like_a_keyword_is_passed():
 
 def test_a_value_is_let_go_after_its_last_use():
     data = {**ADD, "nodes": [[0, [{"v": 0}, 1]], [0, [{"v": 1}, 1]]],
-            "outputs": {"tuple": [{"v": 2}]}}  # fmt: skip
+            "outputs": [{"v": 2}]}  # fmt: skip
     assert emit._last_uses(read(data)) == {1: [0], 2: [1]}
 
 
@@ -114,6 +114,8 @@ def test_a_value_is_let_go_after_its_last_use():
         ({"nodes": [[0]]}, "node 0 is not [op, args, kwargs]"),
         ({"inputs": -1}, "a graph has -1 inputs"),
         ({"inputs": 10**9}, "a graph has 1000000000 inputs"),
+        ({"outputs": 1}, "a graph lacks 'outputs'"),
+        ({"nodes": [[0, [json.loads("[" * 40 + "]" * 40)]]]}, "nested more than 32 deep"),
         ({"graphs": None}, "a graph lacks 'graphs'"),
         ({"weights": [1]}, "its weights are not a list of names"),
     ],

@@ -203,3 +203,15 @@ def test_the_weights_of_an_artifact_are_the_models_own_memory(case, backend):
     made = case("mlp")
     artifact = backend.compile(made.program(), backend.devices()[0], CompileOptions())
     assert artifact.weights["first.weight"].data_ptr() == made.model.first.weight.data_ptr()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["inductor", "aot"])
+def test_compiling_works_inside_torch_compile(mode, case, compiled):
+    """Dynamo calls a backend within a tracing context, which has fake tensors of its own."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+
+    program = case("no dimensions").program()
+    with tracing(TracingContext(FakeTensorMode())):
+        assert compiled(program, mode=mode).files

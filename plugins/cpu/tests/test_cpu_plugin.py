@@ -220,3 +220,11 @@ def test_the_instruction_sets_are_named_as_aotinductor_names_them():
     if host.machine() == "x86_64" and "avx2" in host._cpuinfo().get("flags", ""):
         assert "AVX2" in host.isa()
     assert host.isa() <= host._ISA_FLAGS.keys()
+
+
+def test_an_operator_without_a_cpu_kernel_is_unsupported(backend):
+    program = exported(lambda x: (x + 1,), torch.ones(2))
+    node = next(n for n in program.graph.nodes if n.name == "add")
+    node.target = torch.ops.aten.cudnn_convolution.default
+    answer = backend.support(program, backend.devices()[0])
+    assert "has no CPU kernel of aten.cudnn_convolution.default" in answer.unsupported["add"]

@@ -9,8 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hardpoint import WeightsError
 from hardpoint_safetensors.header import MAX_TENSORS, parse_header

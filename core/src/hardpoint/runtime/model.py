@@ -155,7 +155,7 @@ class CompiledModel:
             self._check_results(inputs, results)  # type: ignore[arg-type]
             self.emit(Event("ran", data={"program": self.facts.name}))
         if self._writes:
-            results = self._write_back(inputs, slots, results)  # type: ignore[arg-type]
+            return self._write_back(inputs, slots, results)  # type: ignore[arg-type]
         return results  # type: ignore[return-value]
 
     def _write_back(

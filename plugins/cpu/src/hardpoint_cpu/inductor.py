@@ -105,7 +105,9 @@ def compiling(described: Mapping[str, Any]) -> Iterator[tuple[FakeTensorMode, li
             cause=missing,
             remedy=f"{host.COMPILER_REMEDY}; mode 'eager' needs none",
         )
-    with _LOCK, torch.no_grad(), torch.autocast("cpu", enabled=False):
+    # Under torch.compile the caller has a tracing context of its own, with other fake tensors.
+    untraced = torch._guards.tracing(None)
+    with _LOCK, untraced, torch.no_grad(), torch.autocast("cpu", enabled=False):
         environment, mode, inputs = shapes.fakes(described)
         try:
             yield mode, inputs

@@ -61,13 +61,10 @@ def _has_kernel(target: torch._ops.OpOverload) -> bool:
     name = f"{target.namespace}::{target._opname}"
     if target._overloadname != "default":
         name += f".{target._overloadname}"
-    composite = ("CompositeImplicitAutograd", "CompositeExplicitAutograd")
-    return any(
-        torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for key in ("CPU", *composite)
-    ) or any(
-        torch._C._dispatch_has_computed_kernel_for_dispatch_key(name, key)
-        for key in ("CPU", "BackendSelect")
-    )
+    # BackendSelect: factories, which have no tensor to be dispatched on.
+    return torch._C._dispatch_has_computed_kernel_for_dispatch_key(
+        name, "CPU"
+    ) or torch._C._dispatch_has_kernel_for_dispatch_key(name, "BackendSelect")
 
 
 def _tensors(node: Node) -> Iterator[torch.Tensor]:

@@ -27,6 +27,7 @@ from hardpoint_cpu.segment import Segment
 FORMAT = 1
 FILE = "graph.json"
 _LIMIT = 256 * 1024 * 1024  # bytes of JSON; a graph of 100,000 nodes takes about 10 MB
+_DEPTH = 32  # lists in lists; Python's own parser gives up at 200
 _NAMED = {
     "dtype": torch.dtype,
     "layout": torch.layout,
@@ -98,7 +99,7 @@ class _Writer:
         ops: dict[str, int] = {}
         nodes: list[list[Any]] = []
         graphs: list[dict[str, Any]] = []
-        outputs: Any = []
+        outputs: list[Any] = []
         for node in graph.nodes:
             if node.op == "placeholder":
                 numbers[node] = {"v": len(numbers)}
@@ -127,7 +128,7 @@ class _Writer:
                 count += 1
                 nodes.append(entry)
             elif node.op == "output":
-                outputs = self._argument(node.args[0], numbers)
+                outputs = [self._argument(result, numbers) for result in node.args[0]]
         return {
             "inputs": inputs,
             "ops": list(ops),
@@ -228,15 +229,19 @@ class _Reader:
                     {_identifier(k): self._argument(v, known) for k, v in kwargs.items()},
                 )
             )
-        outputs = self._argument(data["outputs"], (inputs + len(steps), len(graphs)))  # type: ignore[index]
+        outputs = self._argument(
+            {"tuple": _field(data, "outputs", list)}, (inputs + len(steps), len(graphs))
+        )
         return Recipe(inputs, self._weights, tuple(steps), outputs, graphs)
 
-    def _argument(self, value: Any, known: tuple[int, int]) -> Any:
+    def _argument(self, value: Any, known: tuple[int, int], depth: int = 0) -> Any:
         """One argument; ``known`` values and sub-graphs exist so far."""
+        if depth > _DEPTH:
+            raise _DamagedError(f"an argument is nested more than {_DEPTH} deep")
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         if isinstance(value, list):
-            return [self._argument(v, known) for v in value]
+            return [self._argument(v, known, depth + 1) for v in value]
         if not isinstance(value, dict) or len(value) != 1:
             raise _DamagedError("an argument is neither a value nor one tagged value")
         [(tag, inside)] = value.items()
@@ -247,9 +252,9 @@ class _Reader:
         if tag == "g":
             return Sub(_number(inside, known[1], "sub-graph"))
         if tag == "tuple" and isinstance(inside, list):
-            return tuple(self._argument(v, known) for v in inside)
+            return tuple(self._argument(v, known, depth + 1) for v in inside)
         if tag == "dict" and isinstance(inside, dict):
-            return {k: self._argument(v, known) for k, v in inside.items()}
+            return {k: self._argument(v, known, depth + 1) for k, v in inside.items()}
         return _constant(tag, inside)
 
 
@@ -269,7 +274,7 @@ def _constant(tag: str, inside: Any) -> Any:
 
 
 def _field(data: object, name: str, kind: type) -> Any:
-    if not isinstance(data, dict) or not isinstance(data.get(name), kind) or "outputs" not in data:
+    if not isinstance(data, dict) or not isinstance(data.get(name), kind):
         raise _DamagedError(f"a graph lacks {name!r}")
     return data[name]
 
