@@ -56,6 +56,13 @@ def test_every_example_runs(page, tmp_path):
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
+def test_the_generated_reference_is_up_to_date():
+    command = [sys.executable, str(ROOT / "tests/tools/reference.py"), "--check"]
+    folder = str(ROOT / "docs/reference")
+    done = subprocess.run([*command, folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)

@@ -76,7 +76,11 @@ def read(path: Path) -> Mapping[str, torch.Tensor]:
 def _read_npz(path: Path) -> dict[str, torch.Tensor]:
     numpy = _numpy(path)
     try:
-        with numpy.load(path, allow_pickle=False) as arrays:
+        # Opened here: numpy leaves a file open whose content it refuses.
+        with path.open("rb") as file:
+            arrays = numpy.load(file, allow_pickle=False)
+            if not hasattr(arrays, "files"):
+                raise ValueError("it is a single array without a name, as numpy.save writes")
             return {name: torch.from_numpy(arrays[name].copy(order="C")) for name in arrays.files}
     except Exception as error:
         # numpy raises half a dozen kinds of error on damaged and on hostile files.

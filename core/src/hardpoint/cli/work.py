@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,7 +24,10 @@ from hardpoint.cli.output import console
 def working(what: str) -> Iterator[None]:
     """Say on a terminal's stderr that ``what`` is being done; keep its prints off stdout."""
     screen = console(stderr=True)
-    with screen.status(f"{what} ...") if screen.is_terminal else nullcontext(), stdout_kept():
+    with (
+        screen.status(escape(f"{what} ...")) if screen.is_terminal else nullcontext(),
+        stdout_kept(),
+    ):
         yield
 
 

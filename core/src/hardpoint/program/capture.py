@@ -151,9 +151,9 @@ def _keep_rebound(
 ) -> list[torch.Tensor]:
     """Make ``self.count = self.count + 1`` a mutation of the buffer; give the results.
 
-    ``torch.export`` (2.13) sees it only where the buffer is the outermost module's own: of any other
-    the new value is lost in silence. Everything is copied first, as results and new values may be
-    views of old ones.
+    ``torch.export`` (2.13) sees it only where the buffer is the outermost module's own; of any
+    other the new value is lost in silence. Everything is copied first, as results and new values
+    may be views of old ones.
     """
     after = dict(model.named_buffers(remove_duplicate=False))
     changed = {name: new for name, new in after.items() if before.get(name) is not new}

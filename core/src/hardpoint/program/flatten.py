@@ -56,7 +56,11 @@ def flat_program(
     users = [n for n, s in _placeholders(exported) if s.kind is InputKind.USER_INPUT]
     fakes = [_fake(node, "an input") for node in users]
     symbols = _name_symbols(fakes, symbol_names)
-    specs = tuple(_spec(path, fake, symbols) for path, fake in zip(input_names, fakes, strict=True))
+    strided = {i for i, tensor in enumerate(example_inputs) if not tensor.is_contiguous()}
+    specs = tuple(
+        dataclasses.replace(_spec(path, fake, symbols), contiguous=i not in strided)
+        for i, (path, fake) in enumerate(zip(input_names, fakes, strict=True))
+    )
     output_nodes = {n.name: n for n in exported.graph.nodes}
     results = [
         output_nodes[spec.arg.name]

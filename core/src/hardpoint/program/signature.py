@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from hardpoint.errors import InputError, PackageError
 from hardpoint.program import dims, structure
@@ -21,12 +21,14 @@ class TensorSpec:
     :param dtype: PyTorch's name without ``torch.``.
     :param shape: sizes, outermost first; symbols are in :attr:`Signature.symbols`.
     :param device: where it lives, in PyTorch's terms.
+    :param contiguous: it was so at capture. The runtime keeps it so, as views may rely on it.
     """
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
     device: str = "cpu"
+    contiguous: bool = True
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(dims.render, self.shape))}]"
@@ -116,7 +118,7 @@ class Signature:
         """JSON-serializable; :func:`from_json` reads it back."""
 
         def spec(s: TensorSpec) -> dict[str, object]:
-            return {"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "device": s.device}
+            return asdict(s) | {"shape": list(s.shape)}
 
         return {
             "positional": list(self.positional),
@@ -238,12 +240,10 @@ def _specs(data: object) -> tuple[TensorSpec, ...]:
     specs = []
     for item in map(_dict, data):
         name, dtype, device = item["name"], item["dtype"], item["device"]
-        shape = item["shape"]
-        if not all(isinstance(x, str) for x in (name, dtype, device)) or not isinstance(
-            shape, list
-        ):
+        shape, contiguous = item["shape"], item["contiguous"]
+        texts = all(isinstance(x, str) for x in (name, dtype, device))
+        if not texts or not isinstance(shape, list) or not isinstance(contiguous, bool):
             raise TypeError("a tensor's description")
-        specs.append(
-            TensorSpec(str(name), str(dtype), tuple(map(dims.from_json, shape)), str(device))
-        )
+        sizes = tuple(map(dims.from_json, shape))
+        specs.append(TensorSpec(str(name), str(dtype), sizes, str(device), contiguous))
     return tuple(specs)

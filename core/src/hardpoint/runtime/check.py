@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from hardpoint.errors import InputError
+from hardpoint.errors import InputError, PackageError
 from hardpoint.program import dims
 from hardpoint.program.signature import Signature, TensorSpec
 
@@ -18,12 +18,23 @@ from hardpoint.program.signature import Signature, TensorSpec
 REMEMBERED = 4096
 
 
+def _dtype(spec: TensorSpec) -> torch.dtype:
+    found = getattr(torch, spec.dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise PackageError(
+            f"input {spec.name} has the dtype {spec.dtype!r}, which PyTorch {torch.__version__} "
+            "does not have",
+            remedy="get the file again from its source, or update PyTorch",
+        )
+    return found
+
+
 class InputCheck:
     """Callable on the flat inputs of a call; remembers the sizes that were good."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
-        self._dtypes = tuple(getattr(torch, spec.dtype) for spec in signature.inputs)
+        self._dtypes = tuple(map(_dtype, signature.inputs))
         self._good: set[tuple[object, ...]] = set()
 
     def __call__(self, inputs: Sequence[object]) -> bool:
@@ -43,6 +54,19 @@ class InputCheck:
         if key is not None:
             self._good.add(key)
         return False
+
+    def laid_out(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """``inputs``, contiguous where the capture's examples were.
+
+        The exporter has fixed ``reshape`` as a view or as a copy, by the layout that it saw.
+        """
+        for tensor in inputs:
+            if not tensor.is_contiguous():
+                return [
+                    t.contiguous() if spec.contiguous else t
+                    for spec, t in zip(self._signature.inputs, inputs, strict=True)
+                ]
+        return inputs
 
     def _check(self, inputs: Sequence[object]) -> None:
         found: dict[str, tuple[int, str]] = {}

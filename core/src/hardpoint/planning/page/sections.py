@@ -11,9 +11,19 @@ from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import TargetInfo
 from hardpoint.planning.explain import count, size
 from hardpoint.planning.page.markup import Markup, el
-from hardpoint.planning.page.words import Shown, head_cells, operators, percent, plural, seconds
+from hardpoint.planning.page.words import (
+    Shown,
+    head_cells,
+    more,
+    operators,
+    percent,
+    plural,
+    seconds,
+)
 from hardpoint.planning.plan import Segment
 
+# As many stand in the head, and in a target's list, with how many more there are.
+SPECS = 40
 REASONS = 12
 
 
@@ -35,7 +45,9 @@ def head(shown: Shown) -> Markup:
 
 
 def _specs(specs: Sequence[object]) -> list[Markup]:
-    return [el("span", str(spec)) for spec in specs] or [el("span", "no tensors")]
+    said = [str(spec) for spec in specs[:SPECS]] or ["no tensors"]
+    said += [f"and {more(specs, SPECS)}"] if len(specs) > SPECS else []
+    return [el("span", words) for words in said]
 
 
 def _sizes(shown: Shown) -> list[Markup]:
@@ -132,7 +144,7 @@ def _refusals(refused: Mapping[str, str]) -> Markup:
         example = next(name for name, why in refused.items() if why == reason)
         rows.append(el("li", f"{n} of them: ", el("q", reason), " e.g. ", el("code", example)))
     if len(reasons) > REASONS:
-        rows.append(el("li", f"and {len(reasons) - REASONS} more reasons"))
+        rows.append(el("li", f"and {more(reasons, REASONS)} reasons"))
     summary = el("summary", f"cannot run {plural(len(refused), 'operation')}")
     return el("details", summary, el("ul", rows, cls="plain"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -94,7 +94,7 @@ def operators(segment: Segment, most: int) -> str:
     return ", ".join(items[:most] + ([f"{more(items, most)} kinds"] if len(items) > most else []))
 
 
-def more(items: Sequence[object], shown: int) -> str:
+def more(items: Sized, shown: int) -> str:
     """``12 more``."""
     return f"{len(items) - shown} more"
 
