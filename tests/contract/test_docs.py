@@ -19,7 +19,8 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # README's example names files that only its reader has; the tutorial runs the same calls.
-TEMPLATES = {ROOT / "README.md"}
+# The reference shows signatures, not programs.
+TEMPLATES = {ROOT / "README.md", *ROOT.glob("docs/reference/*.md")}
 WITH_EXAMPLES = [p for p in PAGES if BLOCK.search(p.read_text()) and p not in TEMPLATES]
 
 

@@ -157,15 +157,25 @@ def hooks_page() -> str:
 def errors_page() -> str:
     """Every error and warning."""
     rows = ["| name | is a | when |", "|---|---|---|"]
+    others: list[str] = []
     for name in errors.__all__:
         value = getattr(errors, name)
-        if inspect.isclass(value):
+        if not inspect.isclass(value):
+            others += _entry(name, value)
+        else:
             base = value.__bases__[0].__name__
             rows.append(f"| `{name}` | `{base}` | {summary(value.__doc__ or '')} |")
     base_text = markdown(errors.HardpointError.__doc__ or "")
     return (
         "\n\n".join(
-            ["# Errors and warnings", NOTE, "\n".join(rows), "## HardpointError", base_text]
+            [
+                "# Errors and warnings",
+                NOTE,
+                "\n".join(rows),
+                "## HardpointError",
+                base_text,
+                *others,
+            ]
         )
         + "\n"
     )

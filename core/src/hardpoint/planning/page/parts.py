@@ -21,13 +21,16 @@ Why = tuple[str, tuple[tuple[str, str], ...]]
 
 def segments(shown: Shown) -> Markup:
     """Every segment, folded; and the filter over their operations."""
-    links = shown.flow.links
+    taken: dict[str, list[Link]] = {}
+    given: dict[str, list[Link]] = {}
+    for link in shown.flow.links:
+        taken.setdefault(link.target, []).append(link)
+        given.setdefault(link.source, []).append(link)
     labels = {p.id: f"{p.kind} {p.label}" for p in shown.flow.sources + shown.flow.sinks}
     left, parts = ROWS, []
     for segment in shown.plan.segments:
-        taken = [k for k in links if k.target == segment.id]
-        given = [k for k in links if k.source == segment.id]
-        parts.append(_segment(shown, segment, taken, given, labels, left))
+        ends = taken.get(segment.id, []), given.get(segment.id, [])
+        parts.append(_segment(shown, segment, *ends, labels, left))
         left = max(0, left - len(segment.nodes))
     note = None
     if shown.operations > ROWS:
