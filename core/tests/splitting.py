@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
+from hypothesis import HealthCheck, settings, strategies as st
 
 import hardpoint as hp
 from hardpoint.planning import compute_nodes
@@ -54,6 +55,18 @@ class Scatter(hp.Partitioner):
                 left = self.random.randint(1, self.run)
             chosen[node.name], left = target, left - 1
         return hp.Assignment(chosen)
+
+
+bounded = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+# The simplest example, which is tried first, is a hard one: three targets, a change at any node.
+scatters = st.builds(
+    Scatter, st.integers(0, 2**32), st.sampled_from([3, 2, 4, 1]), st.sampled_from([1, 3, 20])
+)
 
 
 def leaves(value: object) -> list[object]:

@@ -6,23 +6,23 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings
 
 import hardpoint as hp
 
 from .hf_models import CASES as ARCHITECTURES
 from .small_models import CASES as SMALL
-from .splitting import CASES, TARGETS, Scatter, assert_like_eager, program, registry
+from .splitting import (
+    CASES,
+    TARGETS,
+    Scatter,
+    assert_like_eager,
+    bounded,
+    program,
+    registry,
+    scatters,
+)
 
-bounded = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-scatters = st.builds(
-    Scatter, st.integers(0, 2**32), st.integers(1, 4), st.sampled_from([1, 1, 3, 20])
-)
 KEEPING, CONTIGUOUS = registry(strided=True), registry(strided=False)
 
 
@@ -39,14 +39,14 @@ def compiled(name: str, partitioner: hp.Partitioner, mounted: hp.Registry) -> hp
 
 
 @pytest.mark.parametrize("name", [case.name for case in SMALL])
-@settings(bounded, max_examples=6)
+@settings(bounded, max_examples=8)
 @given(partitioner=scatters)
 def test_any_split_of_a_small_model_is_bit_equal_to_eager(name, partitioner):
     assert_like_eager(CASES[name], compiled(name, partitioner, KEEPING), exact=True)
 
 
 @pytest.mark.parametrize("name", [case.name for case in SMALL])
-@settings(bounded, max_examples=3)
+@settings(bounded, max_examples=4)
 @given(partitioner=scatters)
 def test_any_split_for_backends_that_want_contiguous_inputs_equals_eager(name, partitioner):
     assert_like_eager(CASES[name], compiled(name, partitioner, CONTIGUOUS), exact=False)
@@ -54,7 +54,7 @@ def test_any_split_for_backends_that_want_contiguous_inputs_equals_eager(name, p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [case.name for case in ARCHITECTURES])
-@settings(bounded, max_examples=2)
+@settings(bounded, max_examples=4)
 @given(partitioner=scatters)
 def test_any_split_of_a_real_architecture_is_bit_equal_to_eager(name, partitioner):
     assert_like_eager(CASES[name], compiled(name, partitioner, KEEPING), exact=True)
@@ -62,7 +62,7 @@ def test_any_split_of_a_real_architecture_is_bit_equal_to_eager(name, partitione
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "swin", "whisper"])
-@settings(bounded, max_examples=1)
+@settings(bounded, max_examples=3)
 @given(partitioner=scatters)
 def test_real_architectures_on_backends_that_want_contiguous_inputs_equal_eager(name, partitioner):
     assert_like_eager(CASES[name], compiled(name, partitioner, CONTIGUOUS), exact=False)

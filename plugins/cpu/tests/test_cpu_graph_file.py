@@ -6,12 +6,13 @@ import json
 import math
 
 import pytest
+import sympy
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from torch.fx import Graph
 
 from hardpoint import ArtifactError, CompileError
-from hardpoint_cpu import emit, wire
+from hardpoint_cpu import emit, shapes, wire
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.segment import Segment
 
@@ -189,3 +190,12 @@ def test_another_device_is_refused_when_compiling():
     graph.output((node,))
     with pytest.raises(CompileError, match="it asks for the device cuda"):
         wire.encode(Segment(graph), OPERATORS)
+
+
+def test_an_unbounded_size_is_written_as_a_number():
+    """torch's ``int_oo`` says of itself that it is finite."""
+    from torch.utils._sympy.numbers import int_oo
+
+    assert int_oo.is_finite
+    assert shapes._bounded(int_oo) == shapes._UNBOUNDED
+    assert shapes._bounded(sympy.Integer(7)) == 7

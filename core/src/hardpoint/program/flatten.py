@@ -19,11 +19,12 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from hardpoint.errors import CaptureError, HardpointWarning
 from hardpoint.program import dims
 from hardpoint.program.dims import Dim
-from hardpoint.program.guards import read_guards
+from hardpoint.program.guards import read_guards, tighten
 from hardpoint.program.program import Program
 from hardpoint.program.signature import Signature, TensorSpec
 from hardpoint.program.structure import Leaf, Node, Scalar, leaves
@@ -72,7 +73,10 @@ def flat_program(
         _spec(paths.get(i) or f"result{i}", _fake(node, "a result"), symbols)
         for i, node in enumerate(results)
     )
+    shapes = [s.shape for s in specs]
     ranges = _ranges(exported, symbols)
+    guards, ranges = tighten(read_guards(original, shapes, ranges), ranges)
+    _narrow(exported, symbols, ranges)
     signature = Signature(
         positional=positional,
         arguments=dict(arguments),
@@ -81,7 +85,7 @@ def flat_program(
         outputs=outputs,
         results=result_specs,
         symbols=ranges,
-        guards=read_guards(original, [s.shape for s in specs], ranges),
+        guards=guards,
     )
     return Program(exported, signature, example_inputs, name)
 
@@ -207,6 +211,18 @@ def _spec(name: str, fake: torch.Tensor, symbols: Mapping[str, str]) -> TensorSp
                 f"the sizes of {name} cannot be described", cause=error.what
             ) from error
     return TensorSpec(name, str(fake.dtype).removeprefix("torch."), tuple(shape), str(fake.device))
+
+
+def _narrow(
+    exported: ExportedProgram,
+    symbols: Mapping[str, str],
+    ranges: Mapping[str, tuple[int, int | None]],
+) -> None:
+    """Tell the program of ranges that its guards narrowed: compilers look there alone."""
+    for symbol, found in exported.range_constraints.items():
+        least, greatest = ranges[symbols.get(str(symbol), str(symbol))]
+        upper = found.upper if greatest is None else greatest
+        exported.range_constraints[symbol] = ValueRanges(max(least, found.lower), upper)
 
 
 def _ranges(

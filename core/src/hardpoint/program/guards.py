@@ -169,11 +169,63 @@ def _chain(operator: str, operands: Sequence[Dim]) -> Dim:
     return result
 
 
+def tighten(
+    guards: Sequence[Dim], ranges: Ranges
+) -> tuple[tuple[Dim, ...], dict[str, tuple[int, int | None]]]:
+    """Guards that bound one size become part of its range; what the ranges imply then is dropped.
+
+    Ranges are worth more than guards: compilers read them, and people too.
+    """
+    found = dict(ranges)
+    for guard in guards:
+        bound = _bound(guard)
+        if bound is not None:
+            name, low, high = bound
+            least, greatest = found.get(name, (0, None))
+            ends = [end for end in (greatest, high) if end is not None]
+            found[name] = (max(least, low), min(ends, default=None))
+    return tuple(g for g in guards if not _implied(g, found)), found
+
+
+def _bound(guard: Dim) -> tuple[str, int, int | None] | None:
+    """(size, least, greatest) that ``guard`` demands, if it bounds one size by numbers."""
+    if not isinstance(guard, tuple):
+        return None
+    operator, left, right = guard
+    step = {"<": 1, "<=": 0}.get(str(operator))
+    if step is None:
+        return None
+    if isinstance(left, str) and isinstance(right, int):
+        return left, 0, right - step
+    if isinstance(left, int) and isinstance(right, str):
+        return right, left + step, None
+    return None
+
+
+def _simplify(dim: Dim, ranges: Ranges) -> Dim:
+    """``min(512, seq)`` is ``seq`` where ``seq`` is at most 512; likewise ``max``."""
+    if not isinstance(dim, tuple):
+        return dim
+    operator, left, right = dim[0], _simplify(dim[1], ranges), _simplify(dim[2], ranges)
+    for number, name in ((left, right), (right, left)):
+        if isinstance(number, int) and isinstance(name, str):
+            least, greatest = ranges.get(name, (0, None))
+            if operator == "min" and greatest is not None and greatest <= number:
+                return name
+            if operator == "max" and least >= number:
+                return name
+    return (operator, left, right)
+
+
 def _implied(guard: Dim, ranges: Ranges) -> bool:
     """Whether sizes within their ranges always satisfy ``guard``; false where that is not plain."""
+    guard = _simplify(guard, ranges)
     if not isinstance(guard, tuple):
         return isinstance(guard, int) and guard != 0
     operator, left, right = guard
+    if operator in ("or", "and"):
+        sides = (_implied(left, ranges), _implied(right, ranges))
+        return any(sides) if operator == "or" else all(sides)
     if left == right:
         return operator in ("==", "<=")
     if isinstance(left, int) and isinstance(right, int):

@@ -73,9 +73,8 @@ def _note_symbols(
 
 
 def _bounded(limit: Any) -> int:
-    return (
-        max(0, min(int(limit), _UNBOUNDED)) if limit.is_number and limit.is_finite else _UNBOUNDED
-    )
+    """A range's end; torch's ``int_oo`` calls itself a finite number, but is no integer."""
+    return max(0, min(int(limit), _UNBOUNDED)) if limit.is_Integer else _UNBOUNDED
 
 
 def _written(size: int | torch.SymInt, name: str) -> Any:
