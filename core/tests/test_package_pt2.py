@@ -21,8 +21,7 @@ from torch.export.pt2_archive._package import load_pt2
 from hardpoint.errors import PackageError
 from hardpoint.package import graph_rules, symbols, torch_serde
 from hardpoint.package.archive import Archive
-from hardpoint.package.integrity import finish_manifest
-from hardpoint.package.package import ARTIFACTS
+from hardpoint.package.integrity import ARTIFACTS, finish_manifest
 from hardpoint.package.pt2 import (
     TensorStore,
     read_program,
@@ -125,7 +124,6 @@ def test_a_program_loads_without_the_library_that_its_model_came_from(tmp_path, 
 import json, sys, torch
 from hardpoint.package.archive import Archive
 from hardpoint.package.integrity import finish_manifest
-from hardpoint.package.package import ARTIFACTS
 from hardpoint.package.pt2 import read_program, tensor_from_ref
 archive, refs = Archive.open({str(path)!r}), json.loads({json.dumps(refs)!r})
 program = read_program(archive)

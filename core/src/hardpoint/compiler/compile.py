@@ -24,9 +24,10 @@ from hardpoint.errors import (
 from hardpoint.events import Event
 from hardpoint.interfaces.backend import PRECISIONS, Precision
 from hardpoint.numerics import Difference, compare
-from hardpoint.package.package import save_package
+from hardpoint.package.save import save_package
+from hardpoint.planning.data import Segment
 from hardpoint.planning.graph import compute_nodes, is_random
-from hardpoint.planning.plan import Plan, Segment
+from hardpoint.planning.plan import Plan
 from hardpoint.program.program import Program
 from hardpoint.runtime.model import CompiledModel, ModelFacts
 from hardpoint.runtime.step import OpenedSegment

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hardpoint.compiler.compile import compile_plan
 from hardpoint.errors import (
     ArtifactError,
     HardpointWarning,
@@ -16,9 +15,7 @@ from hardpoint.errors import (
     ProviderUnavailable,
 )
 from hardpoint.events import Event
-from hardpoint.package.package import load_package
-from hardpoint.package.program_file import read_program_file
-from hardpoint.planning.planner import plan_program
+from hardpoint.package.load import load_package
 from hardpoint.runtime.model import CompiledModel
 
 if TYPE_CHECKING:
@@ -51,6 +48,11 @@ def load_or_recompile(
     warnings.warn(
         f"{path} falls back to {', '.join(targets)}: {why}", HardpointWarning, stacklevel=3
     )
+    # Imported now: a package that merely runs needs no compiler.
+    from hardpoint.compiler.compile import compile_plan
+    from hardpoint.package.program_file import read_program_file
+    from hardpoint.planning.planner import plan_program
+
     facts = {"path": str(path), "to": targets, "reason": why}
     registry.emit(Event("fell back", data=facts))
     plan = plan_program(read_program_file(path), registry=registry, targets=targets)

@@ -23,7 +23,7 @@ from hardpoint.interfaces.backend import Artifact, CompileOptions
 from hardpoint.package.archive import Archive
 from hardpoint.package.pt2 import TensorStore, read_program, tensor_from_ref, write_program
 from hardpoint.package.writer import ArchiveWriter
-from hardpoint.planning.plan import Segment
+from hardpoint.planning.data import Segment
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry

@@ -9,7 +9,7 @@ import torch
 
 from hardpoint.errors import CompileError, HardpointError
 from hardpoint.interfaces.backend import CompileOptions, Precision
-from hardpoint.planning.plan import Segment
+from hardpoint.planning.data import Segment
 from hardpoint.planning.validate import check_artifact
 from hardpoint.runtime.opening import open_artifact
 from hardpoint.runtime.step import OpenedSegment

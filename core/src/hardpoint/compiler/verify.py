@@ -9,7 +9,7 @@ import torch
 from hardpoint.errors import VerificationError
 from hardpoint.interfaces.backend import Precision
 from hardpoint.numerics import EQUAL, Difference, compare
-from hardpoint.planning.plan import Segment
+from hardpoint.planning.data import Segment
 from hardpoint.planning.validate import check_outputs
 from hardpoint.runtime.step import OpenedSegment
 

@@ -19,9 +19,12 @@ from hardpoint.package.pickles import refuse_pickles, sample_inputs
 from hardpoint.package.refusal import MalformedError, refusing
 from hardpoint.package.writer import ArchiveWriter
 
+FORMAT = "hardpoint/1"
 MANIFEST = "extra/hardpoint/manifest.json"
 DIGEST = "extra/hardpoint/manifest.sha256"
 MAX_MANIFEST = 256 << 20
+# Not under extra/: PyTorch reads every entry there as UTF-8 text, and fails on binary ones.
+ARTIFACTS = "data/hardpoint/artifacts"
 
 Level = Literal["full", "quick"]
 _WORTH_THREADS = 4 << 20

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hardpoint.planning.plan import Plan, Segment
+    from hardpoint.planning.data import PlanData, Segment
 
 
-def describe(plan: Plan) -> dict[str, object]:
+def describe(plan: PlanData) -> dict[str, object]:
     """JSON-serializable facts of a plan."""
     return {
         "program": plan.program.name,
@@ -49,7 +49,7 @@ def _segment(segment: Segment) -> dict[str, object]:
     }
 
 
-def render_table(plan: Plan) -> str:
+def render_table(plan: PlanData) -> str:
     """The plan as a text table, with a line of totals."""
     rows = [("segment", "target", "operations", "FLOPs", "weights", "in", "out", "mostly")]
     for s in plan.segments:
@@ -83,7 +83,7 @@ def render_table(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def render_reasons(plan: Plan) -> str:
+def render_reasons(plan: PlanData) -> str:
     """For each segment: what runs there, and why not on a target that was preferred."""
     lines = []
     for s in plan.segments:

@@ -87,7 +87,7 @@ def is_random(node: Node) -> bool:
     """
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
-        return False
+        return any(is_random(n) for graph in _subgraphs(node) for n in graph.nodes)
     if torch.Tag.nondeterministic_seeded not in target.tags:
         return False
     for i, argument in enumerate(target._schema.arguments):
@@ -98,6 +98,14 @@ def is_random(node: Node) -> bool:
         if argument.name in _DROPOUT and value == 0:
             return False
     return True
+
+
+def _subgraphs(node: Node) -> list[Graph]:
+    """The branches or bodies of a control-flow operator."""
+    root = node.graph.owning_module
+    attributes = [u for u in node.all_input_nodes if u.op == "get_attr"] if root else []
+    found = [getattr(root, str(u.target), None) for u in attributes]
+    return [module.graph for module in found if isinstance(module, torch.fx.GraphModule)]
 
 
 def producer(node: Node) -> Node:

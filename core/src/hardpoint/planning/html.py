@@ -14,13 +14,13 @@ import torch
 
 from hardpoint import __version__
 from hardpoint.errors import ConfigError
+from hardpoint.planning.data import PlanData
 from hardpoint.planning.page import parts, picture, sections
 from hardpoint.planning.page.markup import el, join, text
 from hardpoint.planning.page.words import Shown
-from hardpoint.planning.plan import Plan
 
 
-def save_page(plan: Plan, path: Path) -> Path:
+def save_page(plan: PlanData, path: Path) -> Path:
     """Write the page of ``plan`` to ``path``, atomically; return ``path``.
 
     :raises ConfigError: it cannot be written.
@@ -45,7 +45,7 @@ def save_page(plan: Plan, path: Path) -> Path:
     return path
 
 
-def render_page(plan: Plan) -> str:
+def render_page(plan: PlanData) -> str:
     """The page of ``plan``: the same plan gives the same text."""
     shown = Shown(plan)
     style, script = _resource("page.css"), _resource("page.js")

@@ -11,7 +11,6 @@ from hardpoint.errors import (
     HardpointError,
     PlanError,
     ProviderFailed,
-    ProviderUnavailable,
     did_you_mean,
 )
 from hardpoint.events import Event
@@ -23,10 +22,11 @@ from hardpoint.interfaces.partitioner import (
     Partitioner,
     TargetInfo,
 )
-from hardpoint.interfaces.probe import Device
 from hardpoint.planning import costs, validate
+from hardpoint.planning.data import Cost, Segment
+from hardpoint.planning.devices import find_device
 from hardpoint.planning.extract import extract, pieces
-from hardpoint.planning.plan import Cost, Plan, Segment
+from hardpoint.planning.plan import Plan
 from hardpoint.planning.segments import cut
 from hardpoint.program.program import Program, held_tensors
 
@@ -115,40 +115,11 @@ def automatic_targets(registry: Registry) -> tuple[list[Target], list[tuple[str,
     return [Target(name) for name, _ in ready], list(found.skipped)
 
 
-def find_device(registry: Registry, target: Target) -> Device:
-    """The device that ``target`` names.
-
-    :raises ProviderUnavailable: the backend is not available here, or has no such device.
-    """
-    provider = f"backend:{target.backend}"
-    if target.rank is not None:
-        raise PlanError(
-            f"target {target} names a rank", remedy="plan each rank's program in its own process"
-        )
-    probe = registry.probe("backend", target.backend)
-    if not probe.available:
-        raise ProviderUnavailable(
-            f"target {target} is not available here", provider=provider,
-            origin=origin_of(registry, "backend", target.backend),
-            cause=probe.reason, remedy=probe.remedy or "choose another target",
-        )  # fmt: skip
-    if not target.device and probe.devices:
-        return probe.devices[0]
-    for device in probe.devices:
-        if device.id == target.device:
-            return device
-    raise ProviderUnavailable(
-        f"target {target} names a device that is not here", provider=provider,
-        origin=origin_of(registry, "backend", target.backend),
-        cause=f"devices found: {', '.join(d.id for d in probe.devices) or 'none'}",
-        remedy=did_you_mean(target.device, [d.id for d in probe.devices]),
-    )  # fmt: skip
-
-
 def candidate(program: Program, target: Target, registry: Registry) -> TargetInfo:
     """``target`` with its device and what it can run of ``program``."""
     device = find_device(registry, target)
-    provider, origin = f"backend:{target.backend}", origin_of(registry, "backend", target.backend)
+    provider = f"backend:{target.backend}"
+    origin = registry.record("backend", target.backend).origin
     backend = registry.open("backend", target.backend)
     try:
         support = backend.support(program.exported, device)
@@ -164,17 +135,11 @@ def candidate(program: Program, target: Target, registry: Registry) -> TargetInf
     )
 
 
-def origin_of(registry: Registry, kind: Literal["backend", "partitioner"], name: str) -> str:
-    """``distribution version`` of a provider, for messages."""
-    record = registry.record(kind, name)
-    return f"{record.dist} {record.version}".strip()
-
-
 def _partitioner(wanted: str | Partitioner, registry: Registry) -> tuple[str, str, Partitioner]:
     if isinstance(wanted, Partitioner):
         return f"partitioner:{type(wanted).__name__}", "", wanted
     opened = registry.open("partitioner", wanted)
-    return f"partitioner:{wanted}", origin_of(registry, "partitioner", wanted), opened
+    return f"partitioner:{wanted}", registry.record("partitioner", wanted).origin, opened
 
 
 def _segments(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from hardpoint.errors import CaptureError, HardpointWarning
 from hardpoint.program import dims
 from hardpoint.program.dims import Dim
 from hardpoint.program.guards import read_guards, tighten
+from hardpoint.program.memory import forget_memory
 from hardpoint.program.program import Program
 from hardpoint.program.signature import Signature, TensorSpec
 from hardpoint.program.structure import Leaf, Node, Scalar, leaves
@@ -53,15 +53,12 @@ def flat_program(
     :raises CaptureError: it holds something that cannot be packaged, or sizes we cannot describe.
     """
     original = exported
+    forget_memory(exported.graph)
     exported = with_flat_names(exported, prefix)
     users = [n for n, s in _placeholders(exported) if s.kind is InputKind.USER_INPUT]
     fakes = [_fake(node, "an input") for node in users]
     symbols = _name_symbols(fakes, symbol_names)
-    strided = {i for i, tensor in enumerate(example_inputs) if not tensor.is_contiguous()}
-    specs = tuple(
-        dataclasses.replace(_spec(path, fake, symbols), contiguous=i not in strided)
-        for i, (path, fake) in enumerate(zip(input_names, fakes, strict=True))
-    )
+    specs = tuple(_spec(path, fake, symbols) for path, fake in zip(input_names, fakes, strict=True))
     output_nodes = {n.name: n for n in exported.graph.nodes}
     results = [
         output_nodes[spec.arg.name]
@@ -220,6 +217,8 @@ def _narrow(
 ) -> None:
     """Tell the program of ranges that its guards narrowed: compilers look there alone."""
     for symbol, found in exported.range_constraints.items():
+        if not found.lower.is_Integer or found.lower < 0:
+            continue  # a number, not a size: it may be negative
         least, greatest = ranges[symbols.get(str(symbol), str(symbol))]
         upper = found.upper if greatest is None else greatest
         exported.range_constraints[symbol] = ValueRanges(max(least, found.lower), upper)
@@ -232,7 +231,7 @@ def _ranges(
     ranges: dict[str, tuple[int, int | None]] = {}
     for symbol, found in exported.range_constraints.items():
         name = symbols.get(str(symbol), str(symbol))
-        least = 0 if found.lower in (-math.inf,) else max(0, int(found.lower))
+        least = max(0, int(found.lower)) if found.lower.is_Integer else 0
         greatest = int(found.upper) if found.upper.is_Integer and found.upper < 2**62 else None
         if name in ranges:
             others = [g for g in (greatest, ranges[name][1]) if g is not None]

@@ -21,14 +21,12 @@ class TensorSpec:
     :param dtype: PyTorch's name without ``torch.``.
     :param shape: sizes, outermost first; symbols are in :attr:`Signature.symbols`.
     :param device: where it lives, in PyTorch's terms.
-    :param contiguous: it was so at capture. The runtime keeps it so, as views may rely on it.
     """
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
     device: str = "cpu"
-    contiguous: bool = True
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(dims.render, self.shape))}]"
@@ -240,10 +238,9 @@ def _specs(data: object) -> tuple[TensorSpec, ...]:
     specs = []
     for item in map(_dict, data):
         name, dtype, device = item["name"], item["dtype"], item["device"]
-        shape, contiguous = item["shape"], item["contiguous"]
         texts = all(isinstance(x, str) for x in (name, dtype, device))
-        if not texts or not isinstance(shape, list) or not isinstance(contiguous, bool):
+        if not texts or not isinstance(item["shape"], list):
             raise TypeError("a tensor's description")
-        sizes = tuple(map(dims.from_json, shape))
-        specs.append(TensorSpec(str(name), str(dtype), sizes, str(device), contiguous))
+        shape = tuple(map(dims.from_json, item["shape"]))
+        specs.append(TensorSpec(str(name), str(dtype), shape, str(device)))
     return tuple(specs)

@@ -55,19 +55,6 @@ class InputCheck:
             self._good.add(key)
         return False
 
-    def laid_out(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """``inputs``, contiguous where the capture's examples were.
-
-        The exporter has fixed ``reshape`` as a view or as a copy, by the layout that it saw.
-        """
-        for tensor in inputs:
-            if not tensor.is_contiguous():
-                return [
-                    t.contiguous() if spec.contiguous else t
-                    for spec, t in zip(self._signature.inputs, inputs, strict=True)
-                ]
-        return inputs
-
     def _check(self, inputs: Sequence[object]) -> None:
         found: dict[str, tuple[int, str]] = {}
         later: list[tuple[TensorSpec, int, int]] = []

@@ -118,22 +118,19 @@ class CompiledModel:
                     )
             torch._C._set_grad_enabled(False)
         try:
-            laid_out = self._check.laid_out(inputs)  # type: ignore[arg-type]
             if self._direct is not None and seen:
-                return list(self._direct(laid_out))
+                return list(self._direct(inputs))
             if self._lock is None:
-                return self._run(inputs, laid_out, seen)  # type: ignore[arg-type]
+                return self._run(inputs, seen)  # type: ignore[arg-type]
             with self._lock:
-                return self._run(inputs, laid_out, seen)  # type: ignore[arg-type]
+                return self._run(inputs, seen)  # type: ignore[arg-type]
         finally:
             if grad:
                 torch._C._set_grad_enabled(True)
 
-    def _run(
-        self, inputs: Sequence[torch.Tensor], laid_out: Sequence[torch.Tensor], seen: bool
-    ) -> list[torch.Tensor]:
+    def _run(self, inputs: Sequence[torch.Tensor], seen: bool) -> list[torch.Tensor]:
         slots = self._template.copy()
-        slots[: len(inputs)] = laid_out
+        slots[: len(inputs)] = inputs
         for call, reads, writes, frees, segment in self._steps:
             try:
                 values = call(*[slots[i] for i in reads])

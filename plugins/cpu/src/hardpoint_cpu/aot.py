@@ -17,11 +17,10 @@ import torch
 
 from hardpoint import Artifact, ArtifactError, Executable
 from hardpoint_cpu import eager, host
-from hardpoint_cpu.inductor import compiling
+from hardpoint_cpu.formats import AOT
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
 from hardpoint_cpu.segment import Segment
 
-FORMAT = "hardpoint-cpu/aot/1"
 FILE = "model.pt2"
 _AGAIN = "compile the segment again on a machine like this one, or use mode 'eager'"
 
@@ -41,7 +40,7 @@ def compile_segment(segment: Segment, described: Mapping[str, Any], *, freezing:
     facts = loader.get_metadata()
     tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
     return Artifact(
-        format=FORMAT,
+        format=AOT,
         files={FILE: package},
         weights=tensors,
         metadata={
@@ -78,6 +77,8 @@ def _compile(segment: Segment, described: Mapping[str, Any], *, freezing: bool) 
         "freezing": freezing,
     }
     target = io.BytesIO()
+    from hardpoint_cpu.inductor import compiling  # loading needs no compiler
+
     with compiling(described) as (_, inputs):
         made = compile_fx_aot(segment.module(), inputs, config_patches=patches)
         package_aoti(target, cast("list[Any]", made))

@@ -14,9 +14,10 @@ from hardpoint import (
     Device,
     Executable,
     Support,
+    did_you_mean,
 )
-from hardpoint.errors import did_you_mean
-from hardpoint_cpu import aot, eager, host, inductor, shapes
+from hardpoint_cpu import eager, host
+from hardpoint_cpu.formats import AOT, EAGER, INDUCTOR
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.options import Options
 from hardpoint_cpu.origin import ORIGIN, PROVIDER, artifact_error, compile_error
@@ -62,6 +63,8 @@ class CpuBackend(Backend):
             )
         if wanted.mode == "eager":
             return eager.compile_segment(segment, self._operators)
+        from hardpoint_cpu import aot, inductor, shapes  # not above: a second to import
+
         described = shapes.describe(program)
         if wanted.mode == "inductor":
             return inductor.compile_segment(
@@ -74,15 +77,19 @@ class CpuBackend(Backend):
 
         :raises ArtifactError: another version, another machine, or damaged; with the reason.
         """
-        if artifact.format == eager.FORMAT:
+        if artifact.format == EAGER:
             return eager.load(artifact, self._operators)
-        if artifact.format == inductor.FORMAT:
+        if artifact.format == INDUCTOR:
+            from hardpoint_cpu import inductor
+
             return inductor.load(artifact, self._operators)
-        if artifact.format == aot.FORMAT:
+        if artifact.format == AOT:
+            from hardpoint_cpu import aot
+
             return aot.load(artifact)
         raise artifact_error(
             f"the artifact's format {artifact.format!r} is not one that the cpu backend reads",
-            cause=f"it reads {eager.FORMAT}, {inductor.FORMAT} and {aot.FORMAT}",
+            cause=f"it reads {EAGER}, {INDUCTOR} and {AOT}",
             remedy="open it with the backend that made it, or compile the segment again",
         )
 

@@ -8,11 +8,10 @@ import torch
 
 from hardpoint import Artifact, Executable
 from hardpoint_cpu import emit, wire
+from hardpoint_cpu.formats import EAGER
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.origin import artifact_error
 from hardpoint_cpu.segment import Segment
-
-FORMAT = "hardpoint-cpu/eager/1"
 
 
 def compile_segment(segment: Segment, operators: Operators) -> Artifact:
@@ -21,7 +20,7 @@ def compile_segment(segment: Segment, operators: Operators) -> Artifact:
     :raises CompileError: a node that the format does not hold.
     """
     return Artifact(
-        format=FORMAT,
+        format=EAGER,
         files={wire.FILE: wire.encode(segment, operators)},
         weights=segment.named_weights(),
         metadata={"torch": torch.__version__},

@@ -18,11 +18,11 @@ from torch.fx import GraphModule
 
 from hardpoint import Artifact, ArtifactError, CompileError, Executable
 from hardpoint_cpu import eager, emit, host, shapes, wire
+from hardpoint_cpu.formats import INDUCTOR
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
 from hardpoint_cpu.segment import Segment
 
-FORMAT = "hardpoint-cpu/inductor/1"
 # Inductor's configuration and its tracing context belong to the process: one compilation at a time.
 _LOCK = threading.RLock()
 
@@ -39,7 +39,7 @@ def compile_segment(
     data = wire.encode(segment, operators)
     build(segment.module(), described, freezing=freezing)
     return Artifact(
-        format=FORMAT,
+        format=INDUCTOR,
         files={wire.FILE: data},
         weights=segment.named_weights(),
         metadata={

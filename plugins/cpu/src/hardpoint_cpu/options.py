@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hardpoint import ConfigError
-from hardpoint.errors import did_you_mean
+from hardpoint import ConfigError, did_you_mean
 from hardpoint_cpu.origin import ORIGIN, PROVIDER
 
 Mode = Literal["eager", "inductor", "aot"]

@@ -10,8 +10,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from hardpoint.planning.costs import value_bytes
+from hardpoint.planning.data import PlanData
 from hardpoint.planning.extract import mutable_state
-from hardpoint.planning.plan import Plan
 from hardpoint.program import dims
 
 
@@ -78,7 +78,7 @@ class Flow:
     links: tuple[Link, ...]
 
 
-def trace(plan: Plan) -> Flow:
+def trace(plan: PlanData) -> Flow:
     """The flow of ``plan``."""
     values = _values(plan)
     sources, sinks = _sources(plan), _sinks(plan)
@@ -95,7 +95,7 @@ def trace(plan: Plan) -> Flow:
     return Flow(values, sources, sinks, links)
 
 
-def _values(plan: Plan) -> dict[str, Value]:
+def _values(plan: PlanData) -> dict[str, Value]:
     symbols = _symbol_names(plan)
     found = {}
     for node in plan.program.exported.graph.nodes:
@@ -123,7 +123,7 @@ def _size(size: int | torch.SymInt, symbols: Mapping[str, str]) -> str:
         return str(size.node.expr)
 
 
-def _symbol_names(plan: Plan) -> dict[str, str]:
+def _symbol_names(plan: PlanData) -> dict[str, str]:
     """The exporter's symbols -> the names that the caller gave them."""
     nodes = {n.name: n for n in plan.program.exported.graph.nodes}
     users = plan.program.exported.graph_signature.user_inputs
@@ -135,7 +135,7 @@ def _symbol_names(plan: Plan) -> dict[str, str]:
     return names
 
 
-def _sources(plan: Plan) -> tuple[Port, ...]:
+def _sources(plan: PlanData) -> tuple[Port, ...]:
     """Inputs, state that a run changes, and weights that are results themselves."""
     exported = plan.program.exported
     state = mutable_state(exported)
@@ -153,7 +153,7 @@ def _sources(plan: Plan) -> tuple[Port, ...]:
     return tuple(ports)
 
 
-def _sinks(plan: Plan) -> tuple[Port, ...]:
+def _sinks(plan: PlanData) -> tuple[Port, ...]:
     """Results, and what is written back after the last segment."""
     exported = plan.program.exported
     users = [str(name) for name in exported.graph_signature.user_inputs]

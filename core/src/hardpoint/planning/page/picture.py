@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hardpoint.planning.data import Segment
 from hardpoint.planning.explain import size
 from hardpoint.planning.page import boxes
 from hardpoint.planning.page.drawing import Box
@@ -13,7 +14,6 @@ from hardpoint.planning.page.layout import Layout, place
 from hardpoint.planning.page.markup import Markup, el, join
 from hardpoint.planning.page.patterns import definitions
 from hardpoint.planning.page.words import Shown, plural
-from hardpoint.planning.plan import Segment
 
 # Above this many segments boxes shrink to one line; above the next, only the first are drawn.
 COMPACT_ABOVE = 40

@@ -9,6 +9,7 @@ import torch
 
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import TargetInfo
+from hardpoint.planning.data import Segment
 from hardpoint.planning.explain import count, size
 from hardpoint.planning.page.markup import Markup, el
 from hardpoint.planning.page.words import (
@@ -20,7 +21,6 @@ from hardpoint.planning.page.words import (
     plural,
     seconds,
 )
-from hardpoint.planning.plan import Segment
 
 # As many stand in the head, and in a target's list, with how many more there are.
 SPECS = 40

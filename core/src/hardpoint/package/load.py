@@ -1,100 +1,34 @@
-"""Save a compiled model as a package, and load it again, in any process, without unpickling."""
+"""Load a package, in any process, without unpickling.
+
+What compiles, saves or reads the program is imported when it is asked for: PyTorch's serializer and
+sympy take a second to import, and a package that merely runs needs neither.
+"""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-import hardpoint
-from hardpoint.errors import (
-    PackageError,
-)
-from hardpoint.events import Event
+from hardpoint.errors import PackageError
 from hardpoint.interfaces.backend import Artifact
 from hardpoint.interfaces.kinds import Target
 from hardpoint.package.archive import Archive
-from hardpoint.package.integrity import check_manifest, finish_manifest
-from hardpoint.package.pt2 import TensorStore, read_program, tensor_from_ref, write_program
-from hardpoint.package.writer import ArchiveWriter
-from hardpoint.planning.planner import find_device
+from hardpoint.package.integrity import FORMAT, check_manifest
+from hardpoint.package.tensors import tensor_from_ref
+from hardpoint.planning.devices import find_device
 from hardpoint.program import signature as signatures
-from hardpoint.program.program import Program
+from hardpoint.program.signature import Signature
 from hardpoint.runtime import schedule as schedules
 from hardpoint.runtime.model import CompiledModel, ModelFacts
 from hardpoint.runtime.opening import open_artifact
 from hardpoint.runtime.step import OpenedSegment
 
 if TYPE_CHECKING:
+    from hardpoint.program.program import Program
     from hardpoint.registry.registry import Registry
-
-FORMAT = "hardpoint/1"
-# Not under extra/: PyTorch reads every entry there as UTF-8 text, and fails on binary ones.
-ARTIFACTS = "data/hardpoint/artifacts"
-# Example inputs and their eager results travel along up to this size, so that a package can be
-# verified where it is loaded.
-EXAMPLES_LIMIT = 16 * 2**20
-
-
-def save_package(model: CompiledModel, path: Path) -> Path:
-    """Write ``model`` to ``path``: the old file or the whole new one is there, never a part.
-
-    :raises PackageError: it cannot be written.
-    """
-    program = model.facts.program()
-    examples = (*model.facts.examples, *model.facts.expected)
-    small = sum(t.nbytes for t in examples) <= EXAMPLES_LIMIT
-    with ArchiveWriter(path) as writer:
-        store = TensorStore(writer)
-        write_program(writer, program.exported, store=store)
-        manifest = {
-            "format": FORMAT,
-            "created": {
-                "hardpoint": hardpoint.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "platform": f"{platform.system()} {platform.machine()}",
-            },
-            "name": model.facts.name,
-            "signature": model.signature.to_json(),
-            "schedule": model.schedule.to_json(),
-            "plan": dict(model.facts.plan),
-            "artifacts": [_write_artifact(writer, store, s) for s in model.segments],
-            "held": {name: store.put(tensor) for name, tensor in model.held.items()},
-            "examples": {
-                "inputs": [store.put(t) for t in model.facts.examples] if small else [],
-                "expected": [store.put(t) for t in model.facts.expected] if small else [],
-            },
-            "verification": dict(model.verification),
-        }
-        finish_manifest(writer, manifest)
-    model.emit(Event("packaged", data={"program": model.facts.name, "path": str(path)}))
-    return path
-
-
-def _write_artifact(
-    writer: ArchiveWriter, store: TensorStore, segment: OpenedSegment
-) -> dict[str, object]:
-    artifact = segment.artifact
-    files = {}
-    for name, data in artifact.files.items():
-        entry = f"{ARTIFACTS}/{segment.id}/{name}"
-        writer.add(entry, data)
-        files[name] = entry
-    return {
-        "segment": segment.id,
-        "target": str(segment.target),
-        "device": segment.device.id,
-        "provider": segment.provider,
-        "origin": segment.origin,
-        "format": artifact.format,
-        "files": files,
-        "weights": {name: store.put(tensor) for name, tensor in artifact.weights.items()},
-        "metadata": dict(artifact.metadata),
-    }
 
 
 def load_package(
@@ -163,14 +97,12 @@ def _assemble(
             name=str(manifest["name"]),
             plan=manifest["plan"],
             verification=manifest["verification"],
-            program=lambda: Program(
-                read_program(archive), signature, inputs, str(manifest["name"])
-            ),
+            program=lambda: _program(archive, signature, inputs, str(manifest["name"])),
             examples=inputs,
             expected=tuple(tensor_from_ref(archive, ref) for ref in examples["expected"]),
         ),
         emit=registry.emit,
-        write=save_package,
+        write=_save,
     )
 
 
@@ -184,3 +116,18 @@ def _open(archive: Archive, entry: Mapping[str, Any], registry: Registry) -> Ope
     )
     device = find_device(registry, target)
     return open_artifact(str(entry["segment"]), target, device, artifact, registry)
+
+
+def _program(
+    archive: Archive, signature: Signature, inputs: tuple[torch.Tensor, ...], name: str
+) -> Program:
+    from hardpoint.package.pt2 import read_program
+    from hardpoint.program.program import Program
+
+    return Program(read_program(archive), signature, inputs, name)
+
+
+def _save(model: CompiledModel, path: Path) -> Path:
+    from hardpoint.package.save import save_package
+
+    return save_package(model, path)
