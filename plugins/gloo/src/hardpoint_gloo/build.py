@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +11,6 @@ class Lack:
 
     reason: str
     remedy: str
-
-
-def origin() -> str:
-    """``distribution version`` of this plugin, for messages."""
-    return f"hardpoint-gloo {version('hardpoint-gloo')}"
 
 
 def lack() -> Lack | None:

@@ -8,8 +8,8 @@ import socket
 from torch.distributed import ProcessGroupGloo
 
 from hardpoint import TransportError
-from hardpoint_gloo import build
 from hardpoint_gloo.options import Options
+from hardpoint_gloo.origin import origin
 
 # Read by PyTorch itself for its own gloo groups; users expect it to count here too.
 INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
@@ -43,7 +43,7 @@ def _open(*, asked: str, hostname: str = "", interface: str = "") -> ProcessGrou
         raise TransportError(
             f"gloo cannot listen on {asked}",
             provider="transport:gloo",
-            origin=build.origin(),
+            origin=origin(),
             cause=str(error).rpartition("] ")[2],  # drop gloo's "[enforce fail at file:line]"
             remedy=f"set the option 'interface' or {INTERFACE_VARIABLE}; this machine has {known}",
         ) from error

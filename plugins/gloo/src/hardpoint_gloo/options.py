@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from hardpoint import ConfigError
-from hardpoint_gloo import build
+from hardpoint_gloo.origin import origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +66,4 @@ def _threads(config: Mapping[str, object]) -> int | None:
 
 
 def _wrong(what: str, remedy: str) -> ConfigError:
-    return ConfigError(what, provider="transport:gloo", origin=build.origin(), remedy=remedy)
+    return ConfigError(what, provider="transport:gloo", origin=origin(), remedy=remedy)

@@ -54,6 +54,7 @@ def hardpoint_transport_open(config: Mapping[str, object]) -> Transport:
     from hardpoint import ProviderUnavailable
     from hardpoint_gloo import build
     from hardpoint_gloo.options import Options
+    from hardpoint_gloo.origin import origin
 
     options = Options.parse(config)
     lack = build.lack()
@@ -61,7 +62,7 @@ def hardpoint_transport_open(config: Mapping[str, object]) -> Transport:
         raise ProviderUnavailable(
             "gloo cannot work on this machine",
             provider="transport:gloo",
-            origin=build.origin(),
+            origin=origin(),
             cause=lack.reason,
             remedy=lack.remedy,
         )

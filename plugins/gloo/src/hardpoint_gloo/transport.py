@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch.distributed import ProcessGroupGloo
 
 from hardpoint import Transport, TransportError
-from hardpoint_gloo import build
 from hardpoint_gloo.devices import open_devices
 from hardpoint_gloo.options import Options
+from hardpoint_gloo.origin import origin
 
 if TYPE_CHECKING:
     # torch.distributed has it too, but not for type checkers.
@@ -48,7 +48,7 @@ class GlooTransport(Transport):
             raise TransportError(
                 f"gloo could not connect rank {rank} of {world_size}",
                 provider="transport:gloo",
-                origin=build.origin(),
+                origin=origin(),
                 cause=f"{type(error).__name__}: {error}",
                 remedy=f"start all {world_size} ranks with the same store and world size, let "
                 "their hosts reach each other over TCP, and give them time with timeout= "
