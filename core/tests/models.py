@@ -20,7 +20,6 @@ class Case:
 
     :param random: draws random numbers: comparable with eager only from one seed.
     :param training: stays in training mode.
-    :param layout: computes with strides themselves, so its segments need them kept.
     """
 
     name: str
@@ -29,7 +28,6 @@ class Case:
     dynamic: Mapping[str, object] | None = None
     random: bool = False
     training: bool = False
-    layout: bool = False
 
     def model(self) -> torch.nn.Module:
         torch.manual_seed(0)

@@ -46,12 +46,12 @@ def module(forward, **state):
 CASES: list[Case] = []
 
 
-def case(inputs, dynamic=None, *, random=False, training=False, layout=False, **state):
+def case(inputs, dynamic=None, *, random=False, training=False, **state):
     """Register the decorated `forward` as a case."""
 
     def register(forward):
         CASES.append(
-            Case(forward.__name__, module(forward, **state), inputs, dynamic, random, training, layout)
+            Case(forward.__name__, module(forward, **state), inputs, dynamic, random, training)
         )  # fmt: skip
         return forward
 
@@ -434,10 +434,15 @@ def expanded(self, x):
     return y + 1, y.t() * 2, x[None].expand(2, -1, -1).reshape(-1, 4)
 
 
-@case(lambda i: torch.randn(4, 6), layout=True)
+@case(rows, ROWS)
 def as_strided(self, x):
     y = (x + 1).t()
     return torch.as_strided(y, (3, 2), (2, 5)) * 2
+
+
+@case(lambda i: torch.randn(4, 6).t() if i == 1 else torch.randn(6, 4))
+def any_layout(self, x):
+    return x.reshape(-1) * 2, x.t().contiguous().view(-1), x.view(2, 3, 4).flatten(1) if x.is_contiguous() else x.reshape(2, 12)  # fmt: skip
 
 
 @case(images, {"x": {0: "batch"}}, conv=lambda: nn.Conv2d(3, 4, 3))

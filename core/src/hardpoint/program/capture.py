@@ -70,7 +70,13 @@ def capture_module(
     wrapper = _Flat(model, positional[: len(args)], nodes, same_sizes(symbols), described.append)
     declared = (tuple(shapes),) if any(shapes) else None
     try:
-        with torch.no_grad(), _symbolic_config.patch(**_OBLIVIOUS):  # type: ignore[attr-defined]
+        with (
+            torch.no_grad(),
+            _symbolic_config.patch(**_OBLIVIOUS),  # type: ignore[attr-defined]
+            warnings.catch_warnings(),
+        ):
+            # Torch deep-copies a class that it has deprecated itself; no user can do anything.
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             exported = torch.export.export(
                 wrapper, tuple(tensors), dynamic_shapes=declared, strict=False
             ).run_decompositions({})

@@ -47,7 +47,7 @@ def capture_directory(
     if not args and not kwargs:
         kwargs, found = example_inputs(model)
         dynamic = found if dynamic is None else dynamic
-    return capture_module(model, args, kwargs, dynamic=dynamic, name=name or path.resolve().name)
+    return capture_module(model, args, kwargs, dynamic=dynamic, name=name)
 
 
 def load_model(path: Path, registry: Registry) -> torch.nn.Module:

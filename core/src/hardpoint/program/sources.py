@@ -15,6 +15,7 @@ from hardpoint.errors import CaptureError, did_you_mean
 from hardpoint.events import Event
 from hardpoint.program.capture import capture_module
 from hardpoint.program.dynamic import Dynamic
+from hardpoint.program.explain import model_line
 from hardpoint.program.program import Program
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ def capture_source(
     elif isinstance(model, (str, Path)):
         program = _from_text(str(model), args, kwargs, dynamic, name, registry)
     elif callable(model):
-        label = name or getattr(model, "__name__", "model")
-        program = _from_function(model, label, args, kwargs, dynamic)
+        program = _from_function(model, name, args, kwargs, dynamic)
     else:
         raise CaptureError(f"{type(model).__name__} is no model", remedy=_FORMS)
     registry.emit(
@@ -82,7 +82,7 @@ def _from_text(
             raise CaptureError(
                 f"{where} has no function {function!r}", remedy=did_you_mean(function, known)
             )
-        return _from_function(made, name or function, args, kwargs, dynamic)
+        return _from_function(made, name, args, kwargs, dynamic)
     raise CaptureError(f"there is no model at {text!r}", remedy=_FORMS)
 
 
@@ -126,7 +126,16 @@ def _from_function(
     kwargs: Mapping[str, object] | None,
     dynamic: Dynamic,
 ) -> Program:
-    made = function()
+    label = getattr(function, "__name__", "the function")
+    try:
+        made = function()
+    except Exception as error:
+        where = model_line(error)
+        raise CaptureError(
+            f"{label}() failed" + (f", at {where}" if where else ""),
+            cause=f"{type(error).__name__}: {error}",
+            remedy="call it alone first: it takes no arguments and returns (model, example_inputs)",
+        ) from error
     if isinstance(made, torch.nn.Module):
         made = (made, args if not kwargs else (tuple(args), dict(kwargs)))
     if (
@@ -135,7 +144,7 @@ def _from_function(
         or not isinstance(made[0], torch.nn.Module)
     ):
         raise CaptureError(
-            f"{name}() returned {_describe(made)}",
+            f"{label}() returned {_describe(made)}",
             remedy="return (model, example_inputs) or (model, example_inputs, dynamic_shapes)",
         )
     model, examples = made[0], made[1]
