@@ -4,7 +4,6 @@ It keeps compiled programs in memory (its artifacts cannot leave the process), w
 tests of planning, compiling and running need. `claims` limits what it says it supports.
 """
 
-
 from hardpoint import (
     Artifact,
     Backend,

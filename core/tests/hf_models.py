@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .models import Case, size
+from models import Case, size
 
 BOTH = {0: "batch", 1: "seq"}
 

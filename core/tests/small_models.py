@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .models import Case, size
+from models import Case, size
 
 Pair = namedtuple("Pair", "left right")
 
@@ -216,7 +216,10 @@ def nested(i):
 def nested_inputs(self, tree, pair, report):
     x = tree["a"] * tree["b"][0] + tree["b"][1][0] * tree["b"][1][2]
     left, right = pair
-    return {"sum": x + left - right, "report": Report(report.total * 2, {"p": report.parts["p"] + x})}
+    return {
+        "sum": x + left - right,
+        "report": Report(report.total * 2, {"p": report.parts["p"] + x}),
+    }
 
 
 @case(lambda i: ((torch.randn(size(i), 4),), {"scale": torch.tensor(2.0), "flag": True}), ROWS)
@@ -334,7 +337,9 @@ def mask_from_arange(self, x):
     return torch.where(keep, self.lin(x) @ x.mT, float("-inf")).softmax(-1)
 
 
-@case(lambda i: (torch.randn(size(i), 2), torch.randn(size(i) + 3, 2)), {"x": {0: "n"}, "y": {0: "m"}})
+@case(
+    lambda i: (torch.randn(size(i), 2), torch.randn(size(i) + 3, 2)), {"x": {0: "n"}, "y": {0: "m"}}
+)
 def two_sizes(self, x, y):
     return torch.cat([x, y]), (x @ y.t()).flatten(), x.shape[0] + y.shape[0]
 
@@ -437,7 +442,7 @@ def expanded(self, x):
 @case(rows, ROWS)
 def as_strided(self, x):
     y = (x + 1).t()
-    return torch.as_strided(y, (3, 2), (2, 5)) * 2
+    return torch.as_strided(y, (3, 2), (1, 5)) * 2
 
 
 @case(lambda i: torch.randn(4, 6).t() if i == 1 else torch.randn(6, 4))

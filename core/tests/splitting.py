@@ -13,12 +13,11 @@ import torch
 from hypothesis import HealthCheck, settings, strategies as st
 
 import hardpoint as hp
+from eager_backend import Provider
 from hardpoint.planning import compute_nodes
-
-from .eager_backend import Provider
-from .hf_models import CASES as ARCHITECTURES
-from .models import Case
-from .small_models import CASES as SMALL
+from hf_models import CASES as ARCHITECTURES
+from models import Case
+from small_models import CASES as SMALL
 
 CASES: dict[str, Case] = {case.name: case for case in (*SMALL, *ARCHITECTURES)}
 TARGETS = ("a", "b", "c", "d")

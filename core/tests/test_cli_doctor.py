@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .fakes.dists import PLUGIN, FakeSite
+from fakes.dists import PLUGIN, FakeSite
 
 PROBE = "    return Probe.ready(Device("
 

@@ -14,13 +14,12 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given, strategies as st
 
+from fakes.dists import FakeSite
 from hardpoint.cli import main
 from hardpoint.cli.compile import parse_options
 from hardpoint.cli.model_args import parse_dynamic
 from hardpoint.cli.run import _quantile
 from hardpoint.cli.tensor_files import summarize
-
-from .fakes.dists import FakeSite
 
 
 def _installed(*dists):

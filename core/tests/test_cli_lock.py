@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .fakes.dists import FakeSite
+from fakes.dists import FakeSite
 
 
 @pytest.fixture

@@ -12,10 +12,9 @@ import pytest
 import rich_click as click
 
 import hardpoint
+from fakes.dists import FakeSite
 from hardpoint.cli import COMMANDS
 from hardpoint.cli.output import EXIT_CODES, exit_code
-
-from .fakes.dists import FakeSite
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ from hardpoint.package import strict_json, writer, zip_layout
 from hardpoint.package.archive import Archive
 from hardpoint.package.refusal import MalformedError
 from hardpoint.package.writer import ArchiveWriter
-
-from .package_forge import Part, forge, standard
+from package_forge import Part, forge, standard
 
 names = st.lists(
     st.text("abcXYZ019_.-é", min_size=1, max_size=8).filter(lambda t: t not in (".", "..")),

@@ -17,8 +17,7 @@ from hardpoint.package.integrity import finish_manifest
 from hardpoint.package.pt2 import TensorStore, write_program
 from hardpoint.package.refusal import AGAIN
 from hardpoint.package.writer import ArchiveWriter
-
-from .package_forge import remake
+from package_forge import remake
 
 
 class Small(torch.nn.Module):

@@ -17,8 +17,7 @@ from hardpoint.package.integrity import DIGEST, MANIFEST, check_manifest, finish
 from hardpoint.package.refusal import AGAIN
 from hardpoint.package.tensors import tensor_from_ref
 from hardpoint.package.writer import ArchiveWriter
-
-from .package_forge import Part, forge, remake, standard
+from package_forge import Part, forge, remake, standard
 
 CODE = "data/hardpoint/artifacts/s0/code"
 OTHER_TOOL = "save it with hardpoint or torch.export.save, not with a zip tool"

@@ -14,8 +14,7 @@ from hardpoint.package.archive import Archive
 from hardpoint.package.pt2 import read_program, weights, write_program
 from hardpoint.package.refusal import AGAIN
 from hardpoint.package.writer import ArchiveWriter
-
-from .package_forge import remake
+from package_forge import remake
 
 EVIL = "__import__('pathlib').Path('ran').touch()"
 MODEL = "models/model.json"

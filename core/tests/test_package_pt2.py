@@ -18,6 +18,8 @@ from torch._export.serde import schema
 from torch.export import ExportedProgram
 from torch.export.pt2_archive._package import load_pt2
 
+import hf_models
+import small_models
 from hardpoint.errors import PackageError
 from hardpoint.package import graph_rules, symbols, torch_serde
 from hardpoint.package.archive import Archive
@@ -32,8 +34,6 @@ from hardpoint.package.pt2 import (
 from hardpoint.package.writer import ArchiveWriter
 from hardpoint.program.capture import capture_module
 from hardpoint.program.program import Program, lifted_inputs
-
-from . import hf_models, small_models
 
 BERT = next(case for case in hf_models.CASES if case.name == "bert")
 LLAMA = next(case for case in hf_models.CASES if case.name == "llama")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from eager_backend import Provider
 from hardpoint import Assignment, ConfigError, Partitioner, Registry
 from hardpoint.planning import compute_nodes
 from hardpoint.planning.costs import value_bytes
@@ -24,8 +25,6 @@ from hardpoint.planning.page.layout import place
 from hardpoint.planning.page.markup import LONGEST, Markup, el, text
 from hardpoint.planning.planner import plan_program
 from hardpoint.program.capture import capture_module
-
-from .eager_backend import Provider
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>\u202e\x00'

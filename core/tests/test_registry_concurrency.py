@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .fakes.dists import PLUGIN, FakeSite
+from fakes.dists import PLUGIN, FakeSite
 
 # The module of a provider that says it has begun and then waits to be released.
 GATED = (

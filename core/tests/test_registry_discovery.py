@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 import hardpoint
+from fakes.dists import PLUGIN, FakeSite
 from hardpoint.registry.discovery import parse_entry_points, parse_header
-
-from .fakes.dists import PLUGIN, FakeSite
 
 
 @pytest.fixture

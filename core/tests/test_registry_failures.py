@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 import hardpoint
-
-from .fakes.dists import PLUGIN, FakeSite, build_extension
+from fakes.dists import PLUGIN, FakeSite, build_extension
 
 GOLDEN = Path(__file__).parent / "golden"
 GCC = shutil.which("gcc") or shutil.which("cc")

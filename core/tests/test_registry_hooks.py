@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 import hardpoint
+from fakes.plugins import BackendPlugin, EveryKind
 from hardpoint import Event, HardpointWarning, Probe, ProbeRequest, hookimpl
 from hardpoint.interfaces.kinds import Kind
-
-from .fakes.plugins import BackendPlugin, EveryKind
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def test_hook_hardpoint_event() -> None:
 
 
 def test_each_scan_tells_of_each_provider_once(tmp_path: Any) -> None:
-    from .fakes.dists import FakeSite
+    from fakes.dists import FakeSite
 
     site = FakeSite(tmp_path)
     site.add_backend("a")
@@ -116,7 +115,7 @@ def test_each_scan_tells_of_each_provider_once(tmp_path: Any) -> None:
 
 
 def test_a_failure_is_told_with_its_stage_and_parts(tmp_path: Any) -> None:
-    from .fakes.dists import FakeSite
+    from fakes.dists import FakeSite
 
     FakeSite(tmp_path).add_backend("npu")  # not on sys.path: cannot be imported
     registry, told = hardpoint.Registry(path=[str(tmp_path)]), list[Event]()

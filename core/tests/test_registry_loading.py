@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 import hardpoint
+from fakes.dists import PLUGIN, FakeSite
+from fakes.plugins import BackendPlugin, EveryKind, NullBackend
 from hardpoint import BackendInfo, ContractViolation, Probe, ProviderFailed, hookimpl
-
-from .fakes.dists import PLUGIN, FakeSite
-from .fakes.plugins import BackendPlugin, EveryKind, NullBackend
 
 
 @pytest.fixture
@@ -219,7 +218,10 @@ class BadArgument(BackendPlugin):
         (BackendPlugin, "BackendPlugin is a class; give an instance of it"),
         (object(), "it does not implement hardpoint_backend_info, "),
         (BadArgument(), "hookimpl definition: hardpoint_backend_probe(demand: 'object')"),
-        (BadArgument(), "hookspec definition: hardpoint_backend_probe(request: ProbeRequest, provider: str) -> P"),
+        (
+            BadArgument(),
+            "hookspec definition: hardpoint_backend_probe(request: ProbeRequest, provider: str) -> P",
+        ),
     ],
 )
 def test_hooks_that_do_not_fit_are_refused_with_the_reason(

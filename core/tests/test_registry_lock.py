@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 import hardpoint
+from fakes.dists import PLUGIN, FakeSite
+from fakes.plugins import BackendPlugin
 from hardpoint import ConfigError, LockMismatch
-
-from .fakes.dists import PLUGIN, FakeSite
-from .fakes.plugins import BackendPlugin
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 import hardpoint
+from fakes.dists import FakeSite
+from fakes.plugins import BackendPlugin
 from hardpoint import ConfigError, Policy, PolicyWarning
-
-from .fakes.dists import FakeSite
-from .fakes.plugins import BackendPlugin
 
 
 @pytest.fixture(autouse=True)

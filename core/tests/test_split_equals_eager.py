@@ -9,10 +9,9 @@ import torch
 from hypothesis import given, settings
 
 import hardpoint as hp
-
-from .hf_models import CASES as ARCHITECTURES
-from .small_models import CASES as SMALL
-from .splitting import (
+from hf_models import CASES as ARCHITECTURES
+from small_models import CASES as SMALL
+from splitting import (
     CASES,
     TARGETS,
     Scatter,

@@ -16,9 +16,8 @@ from hardpoint.compiler.wire import wire
 from hardpoint.planning import compute_nodes
 from hardpoint.program.program import lifted_inputs
 from hardpoint.runtime import schedule as schedules
-
-from .small_models import CASES as SMALL
-from .splitting import TARGETS, Scatter, bounded, program, registry, scatters
+from small_models import CASES as SMALL
+from splitting import TARGETS, Scatter, bounded, program, registry, scatters
 
 MOUNTED = registry()
 NAMES = [case.name for case in SMALL]

@@ -122,7 +122,7 @@ class Signature:
             "positional": list(self.positional),
             # A list: the order counts, and JSON objects have none.
             "arguments": [[k, structure.to_json(n)] for k, n in self.arguments.items()],
-            "omitted": dict(self.omitted),
+            "omitted": {k: structure.to_json(Constant(v)) for k, v in self.omitted.items()},
             "inputs": [spec(s) for s in self.inputs],
             "outputs": structure.to_json(self.outputs),
             "results": [spec(s) for s in self.results],
@@ -132,7 +132,8 @@ class Signature:
 
 
 def _same_constant(captured: structure.Scalar, value: object) -> bool:
-    return type(value) is type(captured) and value == captured
+    both_nan = captured != captured and value != value
+    return type(value) is type(captured) and (value == captured or both_nan)
 
 
 def _fill(flat: list[object], node: Node, value: object, path: str) -> None:
@@ -196,7 +197,7 @@ def from_json(data: Mapping[str, object]) -> Signature:
         positional = data["positional"]
         if not isinstance(positional, list) or not all(isinstance(p, str) for p in positional):
             raise TypeError("positional")
-        omitted = _dict(data["omitted"])
+        omitted = {k: _constant(v) for k, v in _dict(data["omitted"]).items()}
         guards = data["guards"]
         if not isinstance(guards, list):
             raise TypeError("guards")
@@ -215,6 +216,13 @@ def from_json(data: Mapping[str, object]) -> Signature:
     return Signature(
         tuple(positional), arguments, omitted, inputs, outputs, results, symbols, conditions  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def _constant(data: object) -> structure.Scalar:
+    node = structure.from_json(data)
+    if not isinstance(node, Constant):
+        raise TypeError("expected a constant")
+    return node.value
 
 
 def _dict(data: object) -> dict[str, object]:

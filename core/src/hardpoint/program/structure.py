@@ -8,7 +8,10 @@ classes are not installed. No torch import: packages are inspected without it.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import sys
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias, Union
 
@@ -51,19 +54,29 @@ class Fields:
 
     :param cls: ``module:qualname`` of the original class, or ``""`` for a plain dict.
     :param mapping: instances are also mappings (``transformers``' outputs are).
+    :param sequence: instances are also tuples.
     """
 
     cls: str
     names: tuple[str | int, ...]
     items: tuple[Node, ...]
     mapping: bool = False
+    sequence: bool = False
 
 
 Node: TypeAlias = Union[Leaf, Constant, Items, Fields]  # noqa: UP007 - named before them
 
 
 class Record(dict[object, object]):
-    """Stands in for a class that is not importable here: a dict with attribute access."""
+    """Stands in for a class that is not importable here: a dict with attribute access.
+
+    ``record[0]`` is its first value, as with ``transformers``' outputs.
+    """
+
+    def __missing__(self, key: object) -> object:
+        if isinstance(key, int):
+            return list(self.values())[key]
+        raise KeyError(key)
 
     def __getattr__(self, name: str) -> object:
         try:
@@ -79,8 +92,11 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _is_namedtuple(value: object) -> bool:
-    return isinstance(value, tuple) and hasattr(value, "_fields")
+def tuple_fields(cls: object) -> tuple[str, ...]:
+    """Names of the fields of a named tuple, or of what ``torch.max(x, dim)`` gives; else none."""
+    if not isinstance(cls, type) or not issubclass(cls, tuple):
+        return ()
+    return tuple(getattr(cls, "_fields", ())) or tuple(getattr(cls, "__match_args__", ()))
 
 
 def flatten(
@@ -105,18 +121,18 @@ def flatten(
     if value is None or isinstance(value, (bool, int, float, str)):
         return Constant(value)
     cls = type(value)
-    if cls in (list, tuple):
-        items = tuple(down(item, i) for i, item in enumerate(value))  # type: ignore[arg-type, var-annotated]
-        return Items(cls.__name__, items)
-    if _is_namedtuple(value):
-        names: tuple[str | int, ...] = value._fields  # type: ignore[attr-defined]
+    names: tuple[str | int, ...] = tuple_fields(cls)
+    if names:
         items = tuple(down(getattr(value, str(n)), n) for n in names)
-        return Fields(class_path(cls), names, items)
+        return Fields(class_path(cls), names, items, sequence=True)
+    if cls in (list, tuple) or class_path(cls) == "torch:Size":
+        kind = "list" if cls is list else "tuple"
+        return Items(kind, tuple(down(item, i) for i, item in enumerate(value)))  # type: ignore[arg-type, var-annotated]
     if dataclasses.is_dataclass(value):
         names = tuple(f.name for f in dataclasses.fields(value))
         items = tuple(down(getattr(value, str(n)), n) for n in names)
         return Fields(class_path(cls), names, items, isinstance(value, Mapping))
-    if isinstance(value, Mapping) and all(isinstance(k, (str, int)) for k in value):
+    if isinstance(value, Mapping) and all(type(k) in (str, int) for k in value):
         names = tuple(value)
         return Fields("", names, tuple(down(value[n], n) for n in names))
     raise StructureError(
@@ -143,10 +159,20 @@ def unflatten(node: Node, leaf: Callable[[Leaf], object], *, classes: bool = Tru
     if not node.cls:
         return fields
     cls = find_class(node) if classes else None
+    if cls is None and node.sequence:
+        return _stand_in(node.cls.rpartition(".")[2], tuple(map(str, node.names)))(*values)
     if cls is None:
         # Mappings such as transformers' outputs hide the fields that are None; so do we.
         return Record({k: v for k, v in fields.items() if v is not None or not node.mapping})
+    if node.sequence and not hasattr(cls, "_fields"):
+        return cls(values)
     return cls(**{str(k): v for k, v in fields.items()})
+
+
+@functools.lru_cache(maxsize=256)
+def _stand_in(name: str, fields: tuple[str, ...]) -> Callable[..., object]:
+    """A named tuple for one that is not importable here; odd names in a file become ``_0`` ..."""
+    return namedtuple(name if name.isidentifier() else "Record", fields, rename=True)
 
 
 def find_class(node: Fields) -> Callable[..., object] | None:
@@ -154,11 +180,12 @@ def find_class(node: Fields) -> Callable[..., object] | None:
     module, _, qualname = node.cls.partition(":")
     found: object = sys.modules.get(module)
     for part in qualname.split("."):
-        found = getattr(found, part, None)
+        # Not getattr: a module may import others when it is asked for a name.
+        found = getattr(found, "__dict__", {}).get(part)
     if not isinstance(found, type):
         return None
-    if issubclass(found, tuple) and getattr(found, "_fields", None) == node.names:
-        return found
+    if node.sequence:
+        return found if tuple_fields(found) == node.names else None
     if dataclasses.is_dataclass(found):
         init = tuple(f.name for f in dataclasses.fields(found) if f.init)
         if set(node.names) <= set(init):
@@ -181,13 +208,15 @@ def to_json(node: Node) -> object:
     if isinstance(node, Leaf):
         return {"scalar" if node.scalar else "tensor": node.index}
     if isinstance(node, Constant):
+        if isinstance(node.value, float) and not math.isfinite(node.value):
+            return {"float": str(node.value)}  # JSON has no such numbers
         return {"constant": node.value}
     items = [to_json(item) for item in node.items]
     if isinstance(node, Items):
         return {node.kind: items}
     described: dict[str, object] = {"fields": list(node.names), "items": items}
     if node.cls:
-        described |= {"class": node.cls, "mapping": node.mapping}
+        described |= {"class": node.cls, "mapping": node.mapping, "sequence": node.sequence}
     return described
 
 
@@ -205,19 +234,24 @@ def from_json(data: object, depth: int = 0) -> Node:
         data["constant"], (type(None), bool, int, float, str)
     ):
         return Constant(data["constant"])
+    if data.keys() == {"float"} and data["float"] in ("nan", "inf", "-inf"):
+        return Constant(float(data["float"]))
     for kind in ("list", "tuple"):
         if data.keys() == {kind} and isinstance(data[kind], list):
             return Items(kind, tuple(from_json(item, depth + 1) for item in data[kind]))
     names, items = data.get("fields"), data.get("items")
     cls, mapping = data.get("class", ""), data.get("mapping", False)
+    sequence = data.get("sequence", False)
     if (
-        data.keys() <= {"fields", "items", "class", "mapping"}
+        data.keys() <= {"fields", "items", "class", "mapping", "sequence"}
         and isinstance(names, list)
         and isinstance(items, list)
         and len(names) == len(items) == len(set(map(repr, names)))
         and all(isinstance(n, str) or type(n) is int for n in names)
         and isinstance(cls, str)
         and isinstance(mapping, bool)
+        and isinstance(sequence, bool)
     ):
-        return Fields(cls, tuple(names), tuple(from_json(i, depth + 1) for i in items), mapping)
+        children = tuple(from_json(i, depth + 1) for i in items)
+        return Fields(cls, tuple(names), children, mapping, sequence)
     raise StructureError(f"a description of inputs or outputs is malformed: {sorted(data)[:8]}")
