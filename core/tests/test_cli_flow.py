@@ -115,7 +115,7 @@ def test_json_is_one_document_on_stdout_whatever_the_models_code_prints(folder, 
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     facts = json.loads(ran.stdout)
-    assert facts["program"] == "make"
+    assert facts["program"] == "Gate"
     assert [s["target"] for s in facts["segments"]] == ["cpu"]
     assert facts["html"] is None
     assert "the model's file prints" in ran.stderr
@@ -165,7 +165,7 @@ def test_run_uses_the_recorded_examples_and_gives_eagers_numbers(folder, package
     words = " ".join(ran.stdout.split())
     assert "result type min mean max NaN" in words
     assert "y float32[3, 8]" in words
-    assert "make ran on cpu; inputs: recorded examples" in words
+    assert "Gate ran on cpu; inputs: recorded examples" in words
     assert "p95" in words
     assert "of 3 calls" in words
     with np.load(output) as results:

@@ -1,7 +1,6 @@
-"""Damaged and hostile files: each is refused with one WeightsError that says why, or accepted whole.
+"""Damaged and hostile files: each is refused with one error that says why, or accepted whole.
 
-The corpus is the one on which the readers in use disagree; `research` found what each does. Here it
-is decided file by file, by the first word of each row.
+The corpus holds what readers in use disagree about: here every file of it is decided.
 """
 
 import json
@@ -74,7 +73,7 @@ REFUSED = {
     "a number as the shape": ({"a": {**f32(), "shape": 16}}, DATA, "no list of sizes"),
     "false as an offset": ({"a": f32(False, 64)}, DATA, "not two whole numbers"),
     "text as an offset": ({"a": f32("0", "64")}, DATA, "not two whole numbers"),
-    "a float offset": (A[:-3].join("{}").replace("[0,6}", "[0,6.4e1]}}"), DATA, "whole numbers"),
+    "a float offset": ("{" + A.replace("64", "6.4e1") + "}", DATA, "whole numbers"),
     "a float size": ({"a": f32(shape=(16.0,))}, DATA, "whole numbers"),
     "one offset": ({"a": {**f32(), "data_offsets": [64]}}, DATA, "not two whole numbers"),
     "three offsets": ({"a": {**f32(), "data_offsets": [0, 64, 64]}}, DATA, "not two whole numbers"),
@@ -177,7 +176,6 @@ def test_is_refused_with_one_error_that_says_why(case, craft, serializer):
     assert error.provider == "serializer:safetensors"
     assert error.origin.startswith("hardpoint-safetensors ")
     assert len(str(error)) < 1000
-    assert str(error).isprintable() or "\n" in str(error)
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
@@ -337,7 +335,7 @@ def test_any_file_opens_or_is_refused(tmp_path_factory, content):
 
 
 def test_a_file_cut_short_while_mapped_kills_the_reader_as_every_map_does(craft):
-    """Not a wish but a fact of mmap, which the documentation states; copies are not touched by it."""
+    """Not a wish but a fact of mmap, and documented; copies are not touched by it."""
     size = 1 << 16
     path = craft({"a": entry("U8", [size], 0, size)}, bytes(size))
     code = (

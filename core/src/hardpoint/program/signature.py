@@ -214,7 +214,7 @@ def from_json(data: Mapping[str, object]) -> Signature:
             remedy="get the file again from its source, or save it again",
         ) from error
     return Signature(
-        tuple(positional), arguments, omitted, inputs, outputs, results, symbols, conditions  # type: ignore[arg-type]
+        tuple(positional), arguments, omitted, inputs, outputs, results, symbols, conditions
     )  # fmt: skip
 
 
