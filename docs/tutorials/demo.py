@@ -90,7 +90,7 @@ def main() -> None:
 
     step(2, "capture, with dynamic batch and sequence")
     program = hp.capture(directory)
-    console.print(str(program), highlight=False, markup=False)
+    console.print(str(program), highlight=False, markup=False, soft_wrap=True)
 
     step(3, "plan over the installed backends")
     plan = hp.plan(program)
@@ -99,9 +99,9 @@ def main() -> None:
     console.print(f"  the picture: {page}")
 
     step(4, "compile, verify against eager PyTorch, package, run in a new process")
-    table = Table(
-        "target", "precision", "compile s", "package MB", "cold start s", "latency ms", "max error"
-    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("target", "precision", "compile s", "MB", "cold start s", "ms", "max error"):
+        table.add_column(column, no_wrap=True)
     report: dict[str, object] = {}
     for name, precision, backend in choices(options.quick):
         begin = time.perf_counter()
@@ -118,8 +118,8 @@ def main() -> None:
         )  # fmt: skip
     console.print(table)
     console.print(
-        "  cold start: hp.load to the first embedding, after `import torch`; latency: "
-        f"{len(SENTENCES)} sentences, median of {report['calls']} calls, "
+        "\n  cold start: hp.load to the first embedding in a new process, after `import torch`\n"
+        f"  ms: latency of {len(SENTENCES)} sentences, median of {report['calls']} calls, "
         f"{report['threads']} threads"
     )
     modules = report["model_code"] or "none"
@@ -127,7 +127,7 @@ def main() -> None:
 
     step(5, "nearest sentences, as embedded by the last package")
     for sentence, near, score in report["nearest"]:  # type: ignore[attr-defined]
-        console.print(f"  {score:.2f}  {sentence}  [dim]~[/]  {near}")
+        console.print(f"  {score:.2f}  {sentence}  [dim]~[/]  {near}", soft_wrap=True)
     console.print(f"\ndone in {time.perf_counter() - started:.0f} s; files are in {options.out}/")
 
 

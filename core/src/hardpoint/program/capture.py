@@ -52,6 +52,12 @@ def capture_module(
     def leaf(value: object, path: str) -> Node | None:
         if not isinstance(value, torch.Tensor):
             return None
+        if value.layout is not torch.strided or value.is_nested:
+            raise CaptureError(
+                f"argument {path} is no dense tensor",
+                cause="it is nested" if value.is_nested else f"its layout is {value.layout}",
+                remedy="pass dense tensors, and make others of them inside the model",
+            )
         tensors.append(value)
         paths.append(path)
         return Leaf(len(tensors) - 1)

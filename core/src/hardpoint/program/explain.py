@@ -21,27 +21,40 @@ _REMEDIES = (
         "exporter what holds with torch._check(...)",
     ),
     (
-        r"Constraints violated|specialized|constant|not all values of",
-        "the model fixes a size that was declared dynamic: leave it out of dynamic=, follow the "
-        "suggested range with torch.export.Dim(name, min=, max=), or give examples whose dynamic "
-        "sizes are at least 2 and differ from each other",
+        r"Constraints violated|specialized",
+        "the model fixes a size that was declared dynamic, or its range: leave it out of dynamic=, "
+        "or declare it by name alone ({0: 'batch'}), which takes the range that the model has",
     ),
     (
-        r"FakeTensor|fake tensor|Cannot convert",
+        r"compiled_fn to be GraphModule",
+        "two buffers of the model share memory, and a call writes to it: register one of them only",
+    ),
+    (
+        r"no fake impl|Meta kernel|fake impl",
+        "an operator has no shape function: register one with torch.library.register_fake",
+    ),
+    (
+        r"numpy|fake tensor|Cannot convert|[Dd]ata[Dd]ependentOutput",
         "the line reads values of a tensor outside of PyTorch (numpy, .item(), .tolist()): keep "
         "the computation in torch operators",
     ),
     (
-        r"no (fake|meta)|Meta|meta kernel",
-        "an operator has no shape function: register one with torch.library.register_fake",
-    ),
-    (
-        r"Unsupported|Unsupport|not supported",
+        r"Unsupported|not supported",
         "rewrite the line with torch operators, or wrap it in a torch.library.custom_op",
     ),
 )
-_FALLBACK = "make the line traceable by torch.export (PyTorch's documentation: 'torch.export')"
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_FALLBACK = (
+    "call the model itself with these examples first; if that works, write the line so that "
+    "torch.export can trace it (PyTorch's documentation: 'torch.export')"
+)
+# Advice for the exporter's own developers, in its messages.
+_NOISE = re.compile(
+    r"For more information, run with TORCH_LOGS.*|For extended logs.*|For more debugging help.*|"
+    r"If you suspect the guard.*|The error above occurred when calling torch.export.*|"
+    r"consider using data-dependent friendly APIs.*|Caused by: \(.*|For C\+\+ stack trace.*|"
+    r"(?s:The following call raised.*)"
+)
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 _STDLIB = sysconfig.get_path("stdlib")
 
 
@@ -53,7 +66,7 @@ def explain_export_failure(
 ) -> CaptureError:
     """The reader's version of an exporter's exception: line of the model, cause, remedy."""
     root = root_cause(error)
-    text = f"{type(root).__name__}: {root}"
+    text = _in_our_names(f"{type(root).__name__}: {root}", inputs)
     where = model_line(error)
     remedy = next((r for pattern, r in _REMEDIES if re.search(pattern, text)), _FALLBACK)
     declared = [f"{n}{sorted(d)}" for n, d in zip(inputs, shapes, strict=True) if d]
@@ -64,6 +77,15 @@ def explain_export_failure(
         cause=shorten(text),
         remedy=remedy,
     )
+
+
+def _in_our_names(text: str, inputs: Sequence[str]) -> str:
+    """The exporter speaks of ``L['flat'][0].size()[1]``; its reader of ``x.size(1)``."""
+
+    def name(match: re.Match[str]) -> str:
+        return inputs[int(match[1])] + (f".size({match[2]})" if match[2] else "")
+
+    return re.sub(r"L\['flat'\]\[(\d+)\](?:\.size\(\)\[(\d+)\])?", name, text)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -99,7 +121,7 @@ def _is_model_code(filename: str) -> bool:
 
 
 def shorten(text: str, lines: int = 6, width: int = 240) -> str:
-    """The first lines of a long message, without blank ones and terminal colours."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    """The first lines of a long message, without blank ones, colours and the exporter's advice."""
+    plain = _NOISE.sub("", re.sub(r"\x1b\[[0-9;]*m", "", text))
     kept = [line.rstrip()[:width] for line in plain.splitlines() if line.strip()]
     return "\n    ".join(kept[:lines]) + (" ..." if len(kept) > lines else "")
