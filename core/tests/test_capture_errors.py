@@ -91,6 +91,12 @@ def test_a_size_that_the_model_fixes_is_named_as_the_caller_knows_it(model):
     assert "TORCH_LOGS" not in text
 
 
+def test_a_size_that_another_argument_fixes_is_named_too(model):
+    text = message(model("return x + torch.ones(3, 4)"), dynamic={"x": {0: "batch"}})
+    assert "tracing inferred a static shape of 3 for dimension x.size(0)." in text
+    assert "leave it out of dynamic=" in text
+
+
 def test_a_declared_range_wider_than_the_models_shows_the_suggested_one(model):
     body = "return x[:, :2] if x.shape[0] < 10 else x"
     text = message(model(body), dynamic={"x": {0: Dim("n", max=100)}})

@@ -34,7 +34,11 @@ with torch.no_grad():
 print(json.dumps({"seconds": time.perf_counter() - start}))
 """
 LOAD = "import hardpoint as hp; model = hp.load(sys.argv[1])"
-EXPORT = "import transformers; model = torch.export.load(sys.argv[1]).module(check_guards=False)"
+# The module of the model must be imported first: the archive names its classes.
+EXPORT = (
+    "import transformers.models.bert.modeling_bert; "
+    "model = torch.export.load(sys.argv[1]).module(check_guards=False)"
+)
 PRETRAINED = "import transformers; model = transformers.AutoModel.from_pretrained(sys.argv[1])"
 COMPILE = f"{PRETRAINED}; model = torch.compile(model.eval(), dynamic=True)"
 

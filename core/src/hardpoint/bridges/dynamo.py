@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.export.graph_signature import OutputKind
 
 from hardpoint import api
 from hardpoint.errors import CaptureError, ConfigError, did_you_mean
+from hardpoint.planning.graph import is_view
 from hardpoint.program.capture import capture_module
+from hardpoint.program.program import Program
 
 # Options of ours -> what they mean; as in ``hardpoint.plan`` and ``hardpoint.compile``.
 PLAN_OPTIONS = ("targets", "objective", "partitioner", "registry")
@@ -54,8 +57,17 @@ def _compile(
 ) -> Callable[..., Any]:
     shapes = [_symbolic_shape(n) for n in module.graph.nodes if n.op == "placeholder"]
     tensors = [i for i, e in enumerate(examples) if isinstance(e, torch.Tensor)]
-    sizes = {i: _carrier(e, shapes) for i, e in enumerate(examples) if isinstance(e, torch.SymInt)}
-    fixed = {i: e for i, e in enumerate(examples) if i not in sizes and i not in tensors}
+    sizes = {}
+    fixed: dict[int, object] = {}
+    for i, example in enumerate(examples):
+        if isinstance(example, torch.SymInt):
+            carrier = _carrier(example, shapes)
+            if carrier is None:
+                fixed[i] = int(example)  # a number of its own: Dynamo compiles anew for another
+            else:
+                sizes[i] = carrier
+        elif i not in tensors:
+            fixed[i] = example
     dynamic = tuple(
         {d: torch.export.Dim.AUTO for d, size in enumerate(shapes[i]) if _is_open(size)}
         for i in tensors
@@ -69,6 +81,7 @@ def _compile(
             dynamic=dynamic,
             name="graph",
         )
+        _refuse_views(program)
         plan = api.plan(program, **{k: v for k, v in options.items() if k in PLAN_OPTIONS})
         wanted = {k: v for k, v in options.items() if k in COMPILE_OPTIONS}
         compiled = api.compile(plan, **wanted)
@@ -116,16 +129,32 @@ def _is_open(size: object) -> bool:
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
-def _carrier(size: torch.SymInt, shapes: Sequence[tuple[Any, ...]]) -> tuple[int, int]:
-    """The (input, dimension) that has this size.
-
-    :raises CaptureError: none has; Dynamo passed a number that no tensor carries.
-    """
+def _carrier(size: torch.SymInt, shapes: Sequence[tuple[Any, ...]]) -> tuple[int, int] | None:
+    """The (input, dimension) that has this size, if one has."""
     for i, shape in enumerate(shapes):
         for d, candidate in enumerate(shape):
             if isinstance(candidate, torch.SymInt) and candidate.node.expr == size.node.expr:
                 return i, d
-    raise CaptureError(
-        f"the graph takes the number {size.node.expr}, which is no tensor's size",
-        remedy="pass it as a 0-d tensor, or mark it static: torch.compile(..., dynamic=False)",
-    )
+    return None
+
+
+def _refuse_views(program: Program) -> None:
+    """In a compiled graph a result cannot be a view of an input that the graph writes to.
+
+    :raises CaptureError: the model returns one; eager code after it may rely on the sharing.
+    """
+    specs = program.exported.graph_signature.output_specs
+    nodes = {node.name: node for node in program.exported.graph.nodes}
+    written = {s.arg.name for s in specs if s.kind is OutputKind.USER_INPUT_MUTATION}
+    for spec in specs:
+        node = nodes[spec.arg.name]
+        while spec.kind is OutputKind.USER_OUTPUT and node.name not in written:
+            if not is_view(node) or node.target is torch.ops.aten.clone.default:
+                break
+            node = node.all_input_nodes[0]
+        else:
+            if spec.kind is OutputKind.USER_OUTPUT and spec.arg.name not in written:
+                raise CaptureError(
+                    "the graph returns a view of an input that it changes",
+                    remedy="return a clone of it, or leave that function out of torch.compile",
+                )

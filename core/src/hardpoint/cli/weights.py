@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,11 @@ from hardpoint.registry.registry import default_registry
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from hardpoint.interfaces.serializer import Reader
+    from hardpoint.interfaces.serializer import TensorInfo
+    from hardpoint.weights import Progress as Report
+
+# A bar that flashes up and is gone tells nobody anything.
+_PATIENCE_S = 1.0
 
 
 def _serializers(
@@ -42,47 +50,75 @@ def command() -> None:
 @click.pass_context
 def info(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_json: bool) -> None:
     """Show what a file of weights holds, reading none of the weights."""
-    from hardpoint.weights import open_weights
+    from hardpoint.weights.choose import open_and_name
 
-    with open_weights(path, registry=default_registry(), format=form) as reader:
-        facts = _describe(path, reader)
+    name, reader = open_and_name(path, registry=default_registry(), format=form)
+    with reader:
+        infos, metadata = list(reader.values()), dict(reader.metadata)
+    totals = {
+        "tensors": len(infos),
+        "parameters": sum(math.prod(info.shape) for info in infos),
+        "bytes": sum(info.nbytes for info in infos),
+    }
+    dtypes = Counter(info.dtype for info in infos)
     if as_json:
-        emit_json(facts)
+        emit_json(
+            {
+                "file": path,
+                "format": name,
+                **totals,
+                "dtypes": dict(dtypes.most_common()),
+                "metadata": metadata,
+                "entries": [_entry(info) for info in infos],
+            }
+        )
         ctx.exit(OK)
-    out = console()
+    _overview({"file": path, "format": name, **totals, "bytes": size(totals["bytes"])}, dtypes)
+    _pairs("metadata", metadata)
+    if tensors:
+        _listing(infos)
+
+
+def _entry(info: TensorInfo) -> dict[str, object]:
+    return {
+        "name": info.name,
+        "dtype": info.dtype,
+        "shape": list(info.shape),
+        "bytes": info.nbytes,
+        "file": Path(info.file).name,
+    }
+
+
+def _overview(facts: dict[str, object], dtypes: Counter[str]) -> None:
     overview = table("", "")
     overview.show_header = False
-    for key in ("file", "tensors", "parameters", "bytes"):
-        add_row(overview, key, facts[key] if key != "bytes" else size(int(str(facts[key]))))
-    for dtype, count in facts["dtypes"].items():  # type: ignore[attr-defined]
-        add_row(overview, dtype, f"{count} tensors")
-    for key, value in facts["metadata"].items():  # type: ignore[attr-defined]
-        add_row(overview, f"metadata: {key}", value)
-    out.print(overview)
-    if tensors:
-        listing = table("tensor", "dtype", "shape", "bytes", "file")
-        for entry in facts["entries"]:  # type: ignore[attr-defined]
-            add_row(listing, *entry.values())
-        out.print()
-        out.print(listing)
+    for key, value in facts.items():
+        add_row(overview, key, value)
+    for dtype, count in dtypes.most_common():
+        add_row(overview, dtype, f"{count} tensor{'s' * (count != 1)}")
+    console().print(overview)
 
 
-def _describe(path: Path, reader: Reader) -> dict[str, object]:
-    infos = list(reader.values())
-    entries = [
-        {"name": i.name, "dtype": i.dtype, "shape": list(i.shape), "bytes": i.nbytes,
-         "file": Path(i.file).name}
-        for i in infos
-    ]  # fmt: skip
-    return {
-        "file": str(path),
-        "tensors": len(infos),
-        "parameters": sum(math.prod(i.shape) for i in infos),
-        "bytes": sum(i.nbytes for i in infos),
-        "dtypes": dict(Counter(i.dtype for i in infos).most_common()),
-        "metadata": dict(reader.metadata),
-        "entries": entries,
-    }
+def _pairs(title: str, pairs: dict[str, str]) -> None:
+    from hardpoint.weights.content import printable
+
+    if pairs:
+        listing = table(title, "value")
+        for key, value in sorted(pairs.items()):
+            add_row(listing, printable(key), printable(value))
+        console().print()
+        console().print(listing)
+
+
+def _listing(infos: list[TensorInfo]) -> None:
+    from hardpoint.weights.content import printable
+
+    listing = table("tensor", "dtype", "shape", "bytes", "file")
+    for info in infos:
+        shape, file = list(info.shape), Path(info.file).name
+        add_row(listing, printable(info.name), info.dtype, shape, size(info.nbytes), file)
+    console().print()
+    console().print(listing)
 
 
 @command.command("convert")
@@ -98,30 +134,43 @@ def convert(
     """Write the weights of SOURCE in another format, atomically."""
     from hardpoint.weights import convert_weights
 
-    screen = console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(),
-               TransferSpeedColumn())  # fmt: skip
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("converting")
-
-        def show(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name)
-
+    with _bar() as show:
         report = convert_weights(
             source, destination, registry=default_registry(), to=to, force=force, progress=show
         )
     if as_json:
-        emit_json(
-            {
-                "source": source,
-                "destination": destination,
-                "format": report.format,
-                "tensors": report.tensors,
-                "bytes": report.nbytes,
-            }
-        )
+        facts = asdict(report)
+        emit_json({**facts, "bytes": facts.pop("nbytes")})
         ctx.exit(OK)
     console().print(
-        f"{report.tensors} tensors, {size(report.nbytes)}: {destination} ({report.format})",
+        f"{report.tensors} tensors, {size(report.nbytes)}: "
+        f"{destination} ({report.source_format} to {report.format})",
         markup=False,
     )
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    """A bar on a terminal's stderr, once the work takes longer than a moment."""
+    from hardpoint.weights.content import printable
+
+    screen = console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+    task = bar.add_task("converting")
+    since = time.monotonic()
+
+    def show(done: int, total: int, name: str) -> None:
+        if not bar.live.is_started and time.monotonic() - since > _PATIENCE_S:
+            bar.start()
+        bar.update(task, completed=done, total=total, description=printable(name, 60))
+
+    try:
+        yield show
+    finally:
+        bar.stop()

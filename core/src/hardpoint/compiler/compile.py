@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,6 +19,7 @@ from hardpoint.errors import (
     CompileError,
     ConfigError,
     HardpointError,
+    PackageError,
     VerificationError,
     did_you_mean,
 )
@@ -97,9 +99,10 @@ def compile_plan(
     request = CompileRequest(
         "fp32" if precision == "auto" else precision, max_error, options, isolate, timeout, progress
     )
-    return (
-        _auto(plan, registry, request) if precision == "auto" else _compile(plan, registry, request)
-    )
+    # State made in inference mode could not be written to outside of it.
+    with torch.inference_mode(False):
+        compiling = _auto if precision == "auto" else _compile
+        return compiling(plan, registry, request)
 
 
 def _auto(plan: Plan, registry: Registry, request: CompileRequest) -> CompiledModel:
@@ -185,7 +188,7 @@ def _assemble(
 ) -> CompiledModel:
     schedule = wire(plan)
     source = {**plan.program.exported.constants, **plan.program.exported.state_dict}
-    # A copy: running the compiled model must not change the buffers of the user's own model.
+    # A copy: running the compiled model must not change the captured state.
     held = {name: source[name].detach().clone() for name in schedule.held}
     return CompiledModel(
         signature=plan.program.signature,
@@ -196,8 +199,34 @@ def _assemble(
             plan.program.name, plan.to_json(), {}, lambda: plan.program, tuple(examples)
         ),
         emit=registry.emit,
-        write=save_package,
+        write=_save_unchanged(source),
     )
+
+
+def _save_unchanged(
+    weights: Mapping[str, torch.Tensor],
+) -> Callable[[CompiledModel, Path], Path]:
+    """Save, unless the user's model, whose weights these are, was changed since.
+
+    A package must not contradict the figures in it. Writes through ``.data`` are not seen.
+    """
+    versions = {name: _version(tensor) for name, tensor in weights.items()}
+
+    def save(model: CompiledModel, path: Path) -> Path:
+        changed = [name for name, tensor in weights.items() if _version(tensor) != versions[name]]
+        if changed:
+            raise PackageError(
+                f"{path} was not written: the model's weights changed since it was compiled",
+                cause=f"{len(changed)} changed, e.g. {changed[0]}",
+                remedy="compile again, so that the package's figures are of these weights",
+            )
+        return save_package(model, path)
+
+    return save
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _verify_whole(

@@ -16,7 +16,14 @@ from hardpoint.program.explain import explain_export_failure
 from hardpoint.program.flatten import flat_program
 from hardpoint.program.program import Program
 from hardpoint.program.signature import MISSING
-from hardpoint.program.structure import Leaf, Node
+from hardpoint.program.structure import Fields, Leaf, Node
+from hardpoint.program.untouched import (
+    plain_tensors,
+    refuse_plain_state,
+    replaced_tensors,
+    snapshot,
+    untouched,
+)
 
 # Sizes 0 and 1 are not taken for special unless the model's own code does so, and then a guard says
 # it; otherwise no program could run a batch of 1. It is the mode of torch.onnx's exporter too.
@@ -58,12 +65,17 @@ def capture_module(
                 cause="it is nested" if value.is_nested else f"its layout is {value.layout}",
                 remedy="pass dense tensors, and make others of them inside the model",
             )
-        tensors.append(value)
+        # The exporter would give one tensor that is passed twice one set of sizes, fixed or dynamic.
+        tensors.append(value.clone() if any(value is t for t in tensors) else value)
         paths.append(path)
         return Leaf(len(tensors) - 1)
 
+    classes: dict[str, type] = {}
     try:
-        nodes = {key: structure.flatten(value, leaf, key) for key, value in arguments.items()}
+        nodes = {
+            key: structure.flatten(value, leaf, key, seen=classes)
+            for key, value in arguments.items()
+        }
     except structure.StructureError as error:
         raise CaptureError(
             f"an argument of {type(model).__name__} cannot be captured",
@@ -72,12 +84,17 @@ def capture_module(
         ) from error
     shapes, symbols = dynamic_shapes(nodes, dynamic, positional, tensors)
     described: list[Node] = []
+    replaced: dict[str, torch.Tensor] = {}
     # A closure, not an attribute: torch.export runs a copy of the module.
-    wrapper = _Flat(model, positional[: len(args)], nodes, same_sizes(symbols), described.append)
+    wrapper = _Flat(
+        model, positional[: len(args)], nodes, same_sizes(symbols), described.append,
+        lambda node: classes.get(node.cls), replaced.update,
+    )  # fmt: skip
     declared = (tuple(shapes),) if any(shapes) else None
     try:
         with (
             torch.no_grad(),
+            untouched(model),
             _symbolic_config.patch(**_OBLIVIOUS),  # type: ignore[attr-defined]
             warnings.catch_warnings(),
         ):
@@ -96,6 +113,7 @@ def capture_module(
         raise
     except Exception as error:
         raise explain_export_failure(error, type(model).__name__, paths, shapes) from error
+    refuse_plain_state(replaced, exported)
     return flat_program(
         exported,
         positional=positional,
@@ -104,7 +122,7 @@ def capture_module(
         outputs=described[-1],
         input_names=paths,
         symbol_names=symbols,
-        example_inputs=tuple(tensors),
+        example_inputs=tuple(map(snapshot, tensors)),
         name=name or type(model).__name__,
         prefix="model.",
     )
@@ -124,6 +142,8 @@ class _Flat(torch.nn.Module):
         nodes: Mapping[str, Node],
         same: Sequence[tuple[Place, Place]],
         describe: Callable[[Node], None],
+        find: Callable[[Fields], type | None],
+        replaced: Callable[[Mapping[str, torch.Tensor]], None],
     ) -> None:
         super().__init__()
         self.model = model
@@ -131,18 +151,22 @@ class _Flat(torch.nn.Module):
         self._nodes = nodes
         self._same = same
         self._describe = describe
+        self._find = find
+        self._replaced = replaced
 
     def forward(self, *flat: torch.Tensor) -> tuple[torch.Tensor, ...]:
         for (one, i), (other, j) in self._same:
             same = flat[one].shape[i] == flat[other].shape[j]
             torch._check(same)  # type: ignore[no-untyped-call]
         values = {
-            key: structure.unflatten(node, lambda leaf: flat[leaf.index])
+            key: structure.unflatten(node, lambda leaf: flat[leaf.index], self._find)
             for key, node in self._nodes.items()
         }
         args = [values.pop(key) for key in self._positional]
         state = dict(self.model.named_buffers(remove_duplicate=False))
+        plain = plain_tensors(self.model)
         result = self.model(*args, **values)
+        self._replaced(replaced_tensors(self.model, plain))
         results: list[torch.Tensor] = []
 
         def leaf(value: object, path: str) -> Node | None:

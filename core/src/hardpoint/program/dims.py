@@ -7,6 +7,7 @@ A condition on sizes is an expression too: 0 means that it does not hold.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -113,4 +114,4 @@ def from_json(data: object, depth: int = 0) -> Dim:
         operator, left, right = data
         if isinstance(operator, str) and operator in _OPERATORS:
             return (operator, from_json(left, depth + 1), from_json(right, depth + 1))
-    raise DimError(f"a size is malformed: {str(data)[:80]}")
+    raise DimError(f"a size is malformed: {reprlib.repr(data)}")

@@ -21,7 +21,7 @@ _REMEDIES = (
         "exporter what holds with torch._check(...)",
     ),
     (
-        r"Constraints violated|specialized",
+        r"Constraints violated|specialized|inferred a static shape",
         "the model fixes a size that was declared dynamic, or its range: leave it out of dynamic=, "
         "or declare it by name alone ({0: 'batch'}), which takes the range that the model has",
     ),
@@ -85,7 +85,7 @@ def _in_our_names(text: str, inputs: Sequence[str]) -> str:
     def name(match: re.Match[str]) -> str:
         return inputs[int(match[1])] + (f".size({match[2]})" if match[2] else "")
 
-    return re.sub(r"L\['flat'\]\[(\d+)\](?:\.size\(\)\[(\d+)\])?", name, text)
+    return re.sub(r"(?:L|inputs)\['flat'\]\[(\d+)\](?:\.(?:size\(\)|shape)\[(\d+)\])?", name, text)
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -25,9 +25,10 @@ from hardpoint.program import dims
 from hardpoint.program.dims import Dim
 from hardpoint.program.guards import read_guards, tighten
 from hardpoint.program.memory import forget_memory
-from hardpoint.program.program import Program
+from hardpoint.program.program import MUTATIONS, Program
 from hardpoint.program.signature import Signature, TensorSpec
 from hardpoint.program.structure import Leaf, Node, Scalar, leaves
+from hardpoint.program.untouched import snapshot
 
 _CUSTOM = "a custom (TorchBind) object cannot go into a portable package: replace it by tensors"
 
@@ -117,12 +118,18 @@ def with_flat_names(exported: ExportedProgram, prefix: str = "") -> ExportedProg
             for s in old.output_specs
         ],
     )  # fmt: skip
+    state = {s.target for s in old.output_specs if s.kind in MUTATIONS}
+
+    def owned(name: str, value: Any) -> Any:
+        """What a call changes is the program's own from here on, and no longer the model's."""
+        return snapshot(value) if name in state else value
+
     return build(
         exported.graph_module,
         exported.graph,
         signature,
-        {str(strip(k)): v for k, v in exported.state_dict.items()},
-        {str(strip(k)): v for k, v in exported.constants.items()},
+        {str(strip(k)): owned(k, v) for k, v in exported.state_dict.items()},
+        {str(strip(k)): owned(k, v) for k, v in exported.constants.items()},
         exported,
     )
 

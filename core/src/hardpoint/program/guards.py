@@ -122,13 +122,6 @@ def size_names(exported: ExportedProgram, shapes: Sequence[Sequence[Dim]]) -> di
     return names
 
 
-def readable(text: str, names: Mapping[str, str]) -> str:
-    """``text`` with each spelling in ``names`` replaced."""
-    for spelling, name in names.items():
-        text = text.replace(spelling, name)
-    return text
-
-
 def _plain(code: str) -> str:
     return ast.unparse(ast.parse(code, mode="eval"))
 

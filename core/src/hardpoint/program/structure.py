@@ -104,16 +104,20 @@ def flatten(
     leaf: Callable[[object, str], Node | None],
     path: str = "",
     depth: int = 0,
+    *,
+    seen: dict[str, type] | None = None,
 ) -> Node:
     """Describe ``value``; ``leaf(x, path)`` turns what is not a container into a node.
 
+    :param seen: is filled with the classes that the description names.
     :raises StructureError: a type that can be neither described nor rebuilt, or deeper than 64.
     """
     if depth > MAX_DEPTH:
         raise StructureError(f"{path or 'the value'} is nested deeper than {MAX_DEPTH} levels")
 
     def down(item: object, name: object) -> Node:
-        return flatten(item, leaf, f"{path}.{name}" if path else str(name), depth + 1)
+        where = f"{path}.{name}" if path else str(name)
+        return flatten(item, leaf, where, depth + 1, seen=seen)
 
     node = leaf(value, path)
     if node is not None:
@@ -121,6 +125,8 @@ def flatten(
     if value is None or isinstance(value, (bool, int, float, str)):
         return Constant(value)
     cls = type(value)
+    if seen is not None:
+        seen[class_path(cls)] = cls
     names: tuple[str | int, ...] = tuple_fields(cls)
     if names:
         items = tuple(down(getattr(value, str(n)), n) for n in names)
@@ -142,23 +148,29 @@ def flatten(
     )
 
 
-def unflatten(node: Node, leaf: Callable[[Leaf], object], *, classes: bool = True) -> object:
+def unflatten(
+    node: Node,
+    leaf: Callable[[Leaf], object],
+    find: Callable[[Fields], type | None] | None = None,
+) -> object:
     """Rebuild the value. Original classes are used only where their module is imported already.
 
-    Nothing is imported here: a file must not choose which module this process imports. Only
-    dataclasses and named tuples are ever called. ``classes=False`` gives plain records always.
+    Nothing is imported here: a file must not choose which module this process imports. A dataclass
+    is filled field by field, without its ``__init__``: its values were made by that once already.
+
+    :param find: gives a description's class; :func:`find_class` by default.
     """
     if isinstance(node, Leaf):
         return leaf(node)
     if isinstance(node, Constant):
         return node.value
-    values = [unflatten(item, leaf, classes=classes) for item in node.items]
+    values = [unflatten(item, leaf, find) for item in node.items]
     if isinstance(node, Items):
         return tuple(values) if node.kind == "tuple" else values
     fields = dict(zip(node.names, values, strict=True))
     if not node.cls:
         return fields
-    cls = find_class(node) if classes else None
+    cls = (find or find_class)(node)
     if cls is None and node.sequence:
         return _stand_in(node.cls.rpartition(".")[2], tuple(map(str, node.names)))(*values)
     if cls is None:
@@ -166,7 +178,12 @@ def unflatten(node: Node, leaf: Callable[[Leaf], object], *, classes: bool = Tru
         return Record({k: v for k, v in fields.items() if v is not None or not node.mapping})
     if node.sequence and not hasattr(cls, "_fields"):
         return cls(values)
-    return cls(**{str(k): v for k, v in fields.items()})
+    if node.sequence or node.mapping:
+        return cls(**{str(k): v for k, v in fields.items()})
+    made: object = object.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(made, str(name), value)
+    return made
 
 
 @functools.lru_cache(maxsize=256)
@@ -175,7 +192,7 @@ def _stand_in(name: str, fields: tuple[str, ...]) -> Callable[..., object]:
     return namedtuple(name if name.isidentifier() else "Record", fields, rename=True)
 
 
-def find_class(node: Fields) -> Callable[..., object] | None:
+def find_class(node: Fields) -> type | None:
     """The original class, if its module is imported and it is what the description says."""
     module, _, qualname = node.cls.partition(":")
     found: object = sys.modules.get(module)
@@ -186,11 +203,16 @@ def find_class(node: Fields) -> Callable[..., object] | None:
         return None
     if node.sequence:
         return found if tuple_fields(found) == node.names else None
-    if dataclasses.is_dataclass(found):
-        init = tuple(f.name for f in dataclasses.fields(found) if f.init)
-        if set(node.names) <= set(init):
-            return found
-    return None
+    if not dataclasses.is_dataclass(found):
+        return None
+    every, names = dataclasses.fields(found), set(node.names)
+    if not node.mapping:
+        return found if names == {f.name for f in every} else None
+    # A mapping's own constructor runs: it must be able to.
+    init = {f.name for f in every if f.init}
+    free = {f.name for f in every if f.default is not f.default_factory}  # else both MISSING
+    fits = init - free <= names <= init and issubclass(found, Mapping)
+    return found if fits else None
 
 
 def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Leaf | Constant]]:

@@ -29,31 +29,38 @@ def _dtype(spec: TensorSpec) -> torch.dtype:
     return found
 
 
+Key = tuple[object, ...]
+
+
 class InputCheck:
     """Callable on the flat inputs of a call; remembers the sizes that were good."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
         self._dtypes = tuple(map(_dtype, signature.inputs))
-        self._good: set[tuple[object, ...]] = set()
+        self._good: set[Key] = set()
 
-    def __call__(self, inputs: Sequence[object]) -> bool:
-        """Whether these sizes were seen before.
+    def __call__(self, inputs: Sequence[object]) -> Key | None:
+        """Check the inputs of a call.
 
+        :returns: ``None`` where such a call went well before; else what to :meth:`remember` once
+            this one has.
         :raises InputError: a tensor of another dtype, rank, size, device or layout.
         """
         try:
             key = tuple([(t.shape, t.dtype, t.device, t.layout) for t in inputs])  # type: ignore[attr-defined]
-        except AttributeError:
-            key = None
-        if key is not None and key in self._good:
-            return True
+        except AttributeError:  # no tensor: the check says so
+            key = ()
+        if key in self._good:
+            return None
         self._check(inputs)
+        return key
+
+    def remember(self, key: Key) -> None:
+        """A call with these inputs went well, its results included."""
         if len(self._good) >= REMEMBERED:
             self._good.clear()
-        if key is not None:
-            self._good.add(key)
-        return False
+        self._good.add(key)
 
     def _check(self, inputs: Sequence[object]) -> None:
         found: dict[str, tuple[int, str]] = {}

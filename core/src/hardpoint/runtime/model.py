@@ -18,6 +18,7 @@ from hardpoint.program import dims, structure
 from hardpoint.program.signature import Signature
 from hardpoint.program.structure import Leaf
 from hardpoint.runtime.check import InputCheck
+from hardpoint.runtime.memory import refuse_overlaps, write_back
 from hardpoint.runtime.schedule import Schedule
 from hardpoint.runtime.step import Call, OpenedSegment
 
@@ -83,6 +84,7 @@ class CompiledModel:
             for s in self.schedule.steps
         ]
         self._writes = bool(self.schedule.state_writes or self.schedule.input_writes)
+        self._written = tuple(index for _, index in self.schedule.input_writes)
         self._plain = self.signature.plain()
         self._elsewhere = any(s.device.torch_device != "cpu" for s in self.segments)
         self._direct = self._direct_call()
@@ -107,7 +109,9 @@ class CompiledModel:
 
     def run(self, inputs: Sequence[object]) -> list[torch.Tensor]:
         """Flat tensors in, flat tensors out, in the signature's order."""
-        seen = self._check(inputs)
+        key = self._check(inputs)
+        if self.schedule.input_writes:
+            refuse_overlaps(self.signature, inputs, self._written)  # type: ignore[arg-type]
         grad = torch.is_grad_enabled()
         if grad:
             for spec, tensor in zip(self.signature.inputs, inputs, strict=True):
@@ -118,12 +122,17 @@ class CompiledModel:
                     )
             torch._C._set_grad_enabled(False)
         try:
-            if self._direct is not None and seen:
+            if self._direct is not None and key is None:
                 return list(self._direct(inputs))
             if self._lock is None:
-                return self._run(inputs, seen)  # type: ignore[arg-type]
-            with self._lock:
-                return self._run(inputs, seen)  # type: ignore[arg-type]
+                results = self._run(inputs, key is None)  # type: ignore[arg-type]
+            else:
+                with self._lock:
+                    results = self._run(inputs, key is None)  # type: ignore[arg-type]
+            if key is not None:
+                self._check.remember(key)
+                self.emit(Event("ran", data={"program": self.facts.name}))
+            return results
         finally:
             if grad:
                 torch._C._set_grad_enabled(True)
@@ -153,34 +162,12 @@ class CompiledModel:
             ]
         if not seen:
             self._check_results(inputs, results)  # type: ignore[arg-type]
-            self.emit(Event("ran", data={"program": self.facts.name}))
         if self._writes:
-            return self._write_back(inputs, slots, results)  # type: ignore[arg-type]
+            schedule = self.schedule
+            pairs = [(slots[v], self.held[name]) for v, name in schedule.state_writes]
+            pairs += [(slots[v], inputs[i]) for v, i in schedule.input_writes]
+            return write_back(pairs, results)  # type: ignore[arg-type]
         return results  # type: ignore[return-value]
-
-    def _write_back(
-        self,
-        inputs: Sequence[torch.Tensor],
-        slots: Sequence[torch.Tensor | None],
-        results: list[torch.Tensor],
-    ) -> list[torch.Tensor]:
-        """Give state and inputs their new values, as the eager model would have.
-
-        A new value or a result that lives in memory which is about to be written (a rotated cache,
-        two buffers swapped) is copied out first.
-        """
-        writes = [(slots[v], self.held[name]) for v, name in self.schedule.state_writes]
-        writes += [(slots[v], inputs[i]) for v, i in self.schedule.input_writes]
-        about = {target.untyped_storage().data_ptr() for _, target in writes}
-        staged = [
-            (value.clone() if value.untyped_storage().data_ptr() in about else value, target)
-            for value, target in writes
-            if value is not None
-        ]
-        results = [r.clone() if r.untyped_storage().data_ptr() in about else r for r in results]
-        for value, target in staged:
-            target.copy_(value)
-        return results
 
     def _direct_call(self) -> Callable[[Sequence[object]], tuple[torch.Tensor, ...]] | None:
         """The short way for one segment that takes the inputs and gives the results, unchanged."""
@@ -257,11 +244,17 @@ class CompiledModel:
         Tells whether a package gives on this machine what it gave where it was made. Empty where
         the package carries no examples (they were too large, or the results are random).
         """
+        if not self.facts.expected:
+            return {}
         with self.preserving_state():
-            got = self.run([t.clone() for t in self.facts.examples]) if self.facts.expected else []
-        names = [spec.name for spec in self.signature.results] if got else []
-        triples = zip(names, got, self.facts.expected, strict=True)
-        return {name: compare(value, want) for name, value, want in triples}
+            if self.schedule.state_writes:  # the figures were taken from the captured state
+                exported = self.facts.program().exported
+                captured = {**exported.constants, **exported.state_dict}
+                for name, tensor in self.held.items():
+                    tensor.copy_(captured[name])
+            got = self.run([t.clone() for t in self.facts.examples])
+        triples = zip(self.signature.results, got, self.facts.expected, strict=True)
+        return {spec.name: compare(value, want) for spec, value, want in triples}
 
     @property
     def verification(self) -> Mapping[str, object]:

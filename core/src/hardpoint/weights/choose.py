@@ -1,0 +1,156 @@
+"""Which serializer reads or writes a file: content decides for reading, the suffix for writing."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardpoint.errors import (
+    ContractViolation,
+    HardpointError,
+    ProviderFailed,
+    ProviderSkipped,
+    WeightsError,
+)
+from hardpoint.interfaces.serializer import Reader, Serializer
+from hardpoint.weights.content import look
+
+if TYPE_CHECKING:
+    from hardpoint.registry.registry import Registry
+
+
+def open_weights(
+    path: Path,
+    *,
+    registry: Registry,
+    format: str | None = None,  # noqa: A002 - the field's word
+    device: str = "cpu",
+) -> Reader:
+    """Open ``path`` with the serializer that recognizes its content, or with the one named.
+
+    The suffix only orders the tries. A serializer that fails while it looks is skipped with a
+    :class:`ProviderSkipped` warning.
+
+    :param device: where the reader's tensors live; other than the file's own memory is a copy.
+    :raises WeightsError: no such file, no serializer knows it, or it is damaged or hostile.
+    :raises ProviderError: the serializer named is missing or broken.
+    """
+    return open_and_name(path, registry=registry, format=format, device=device)[1]
+
+
+def open_and_name(
+    path: Path,
+    *,
+    registry: Registry,
+    format: str | None = None,  # noqa: A002
+    device: str = "cpu",
+) -> tuple[str, Reader]:
+    """As :func:`open_weights`, with the name of the serializer."""
+    if not path.exists():
+        raise WeightsError(f"there is no file {path}", remedy="check the path")
+    if format is None:
+        name, serializer = _recognize(path, registry)
+    else:
+        name, serializer = format, registry.open("serializer", format)
+    return name, _open(path, name, serializer, registry, device)
+
+
+def writer_for(path: Path, registry: Registry, name: str | None) -> tuple[str, Serializer]:
+    """The serializer called ``name``, or the one whose suffix ``path`` ends with.
+
+    :raises WeightsError: no serializer, or more than one, writes such files.
+    """
+    if name is not None:
+        serializer = registry.open("serializer", name)
+        if not registry.info("serializer", name).can_save:
+            raise WeightsError(
+                f"{name} cannot write {path}",
+                provider=f"serializer:{name}",
+                origin=registry.record("serializer", name).origin,
+                cause="it only reads",
+                remedy="name another serializer",
+            )
+        return name, serializer
+    suffixes = {
+        name: info.suffixes
+        for name, _ in registry.available("serializer").ready
+        if (info := registry.info("serializer", name)).can_save
+    }
+    fit = {name: _fit(path, known) for name, known in suffixes.items()}
+    best = [name for name in fit if fit[name] and fit[name] == max(fit.values())]
+    if len(best) == 1:
+        return best[0], registry.open("serializer", best[0])
+    if best:
+        raise WeightsError(
+            f"several serializers write {path.name}",
+            cause=", ".join(best),
+            remedy=f"say which, e.g. format={best[0]!r}",
+        )
+    known = ", ".join(suffix for each in suffixes.values() for suffix in each)
+    raise WeightsError(
+        f"no installed serializer writes {path.suffix or 'files without a suffix'} ({path.name})",
+        cause=f"known suffixes: {known or 'none'}",
+        remedy=f"use one of them, or name the serializer with format= ({', '.join(suffixes)})",
+    )
+
+
+def _fit(path: Path, suffixes: tuple[str, ...]) -> int:
+    """How much of the file's name a serializer claims: the longer suffix knows better."""
+    return max((len(suffix) for suffix in suffixes if path.name.endswith(suffix)), default=0)
+
+
+def _recognize(path: Path, registry: Registry) -> tuple[str, Serializer]:
+    """The first serializer that knows the content; those that claim the suffix look first."""
+    names = [name for name, _ in registry.available("serializer").ready]
+    names.sort(key=lambda name: (-_fit(path, registry.info("serializer", name).suffixes), name))
+    failed = []
+    for name in names:
+        try:
+            serializer = registry.open("serializer", name)
+            if serializer.recognizes(path):
+                return name, serializer
+        except Exception as error:
+            # Picked automatically: a broken one must not stand in the others' way.
+            cause = str(error) if isinstance(error, HardpointError) else _in_words(error)
+            failed.append(f"{name} failed: {cause}")
+            warnings.warn(
+                f"skipped serializer:{name}, which failed while looking at {path}: {cause}",
+                ProviderSkipped,
+                stacklevel=2,
+            )
+    words, remedy = look(path)
+    tried = "; ".join([f"tried: {', '.join(names) or 'none'}", *failed])
+    raise WeightsError(
+        f"no installed serializer reads {path}", cause=f"it holds {words}; {tried}", remedy=remedy
+    )
+
+
+def _open(path: Path, name: str, serializer: Serializer, registry: Registry, device: str) -> Reader:
+    """Open, and let nothing but a reader or a HardpointError through."""
+    provider, origin = f"serializer:{name}", registry.record("serializer", name).origin
+    try:
+        reader: object = serializer.open(path, device=device)
+    except HardpointError:
+        raise
+    except Exception as error:
+        raise ProviderFailed(
+            f"{name} failed while opening {path}",
+            provider=provider,
+            origin=origin,
+            cause=_in_words(error),
+            remedy="report it to the plugin's authors: a bad file is a WeightsError",
+        ) from error
+    if not isinstance(reader, Reader):
+        raise ContractViolation(
+            f"open() of {name} returned {type(reader).__name__}",
+            provider=provider,
+            origin=origin,
+            cause="the contract wants a hardpoint.Reader",
+            remedy="report it to the plugin's authors",
+        )
+    return reader
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
