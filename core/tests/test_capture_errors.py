@@ -93,7 +93,7 @@ def test_a_size_that_the_model_fixes_is_named_as_the_caller_knows_it(model):
 
 def test_a_size_that_another_argument_fixes_is_named_too(model):
     text = message(model("return x + torch.ones(3, 4)"), dynamic={"x": {0: "batch"}})
-    assert "tracing inferred a static shape of 3 for dimension x.size(0)." in text
+    assert "x.size(0)" in text
     assert "leave it out of dynamic=" in text
 
 

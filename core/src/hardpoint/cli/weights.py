@@ -140,7 +140,8 @@ def convert(
         )
     if as_json:
         facts = asdict(report)
-        emit_json({**facts, "bytes": facts.pop("nbytes")})
+        facts["bytes"] = facts.pop("nbytes")
+        emit_json(facts)
         ctx.exit(OK)
     console().print(
         f"{report.tensors} tensors, {size(report.nbytes)}: "

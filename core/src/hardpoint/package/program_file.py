@@ -16,10 +16,11 @@ from hardpoint.errors import CaptureError
 from hardpoint.package.archive import Archive
 from hardpoint.package.integrity import check_manifest, is_hardpoint_package
 from hardpoint.package.pt2 import read_program, tensor_from_ref
-from hardpoint.program import signature as signatures
+from hardpoint.program import signature as signatures, structure
 from hardpoint.program.capture import capture_module
 from hardpoint.program.guards import inherited_guards
 from hardpoint.program.program import Program
+from hardpoint.program.structure import Leaf
 
 
 def read_program_file(path: Path, *, name: str = "") -> Program:
@@ -74,13 +75,28 @@ def from_exported(exported: ExportedProgram, name: str) -> Program:
     names = list(inspect.signature(module.forward).parameters)
     dynamic = {**dict(zip(names, arg_specs, strict=False)), **kwarg_specs}
     program = capture_module(module, args, kwargs, dynamic=dynamic, name=name)
-    described = zip(program.example_inputs, program.signature.inputs, strict=True)
+    ours = _tensors([*args, *kwargs.values()])
+    described = zip(ours, program.signature.inputs, strict=True)
     shapes = {id(tensor): spec.shape for tensor, spec in described}
     guards = inherited_guards(
         exported, [shapes.get(id(value), ()) for value in values], program.signature.symbols
     )
     guards = tuple(dict.fromkeys([*program.signature.guards, *guards]))
     return replace(program, signature=replace(program.signature, guards=guards))
+
+
+def _tensors(arguments: list[object]) -> list[torch.Tensor]:
+    """The tensors of a call in the order in which a capture numbers them."""
+    found: list[torch.Tensor] = []
+
+    def leaf(value: object, path: str) -> Leaf | None:
+        if not isinstance(value, torch.Tensor):
+            return None
+        found.append(value)
+        return Leaf(len(found) - 1)
+
+    structure.flatten(arguments, leaf)
+    return found
 
 
 def _dynamic(fake: torch.Tensor, index: int) -> dict[int, str]:

@@ -65,7 +65,7 @@ def capture_module(
                 cause="it is nested" if value.is_nested else f"its layout is {value.layout}",
                 remedy="pass dense tensors, and make others of them inside the model",
             )
-        # The exporter would give one tensor that is passed twice one set of sizes, fixed or dynamic.
+        # The exporter would give a tensor that is passed twice one set of sizes, fixed or dynamic.
         tensors.append(value.clone() if any(value is t for t in tensors) else value)
         paths.append(path)
         return Leaf(len(tensors) - 1)
@@ -239,12 +239,12 @@ def _bind(
     if twice:
         raise CaptureError(f"argument {min(twice)!r} is given by position and by name")
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    known = {p.name for p in parameters}
+    known = [p.name for p in parameters]
     unknown = [key for key in kwargs if key not in known]
     if unknown and not open_ended:
         raise CaptureError(
             f"{type(model).__name__}.forward has no parameter {unknown[0]!r}",
-            remedy=f"its parameters are: {', '.join(known)}",
+            remedy=f"its parameters are: {', '.join(p.name for p in parameters)}",
         )
     arguments.update(kwargs)
     missing = [

@@ -74,7 +74,10 @@ def refuse_plain_state(
 def snapshot(tensor: torch.Tensor) -> torch.Tensor:
     """A copy that can be written to in any mode."""
     with torch.inference_mode(False):
-        return tensor.detach().clone()
+        copy = tensor.detach().clone()
+        if isinstance(tensor, torch.nn.Parameter):
+            return torch.nn.Parameter(copy, requires_grad=False)
+        return copy
 
 
 def _own(module: torch.nn.Module) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class CompiledModel:
                 if failure is error:
                     raise
                 raise failure from error
-            if not seen and (type(values) is not tuple or len(values) != len(writes)):
+            if type(values) is not tuple or len(values) != len(writes):
                 raise _wrong_result(segment, f"{len(writes)} tensors in a tuple were expected")
             for slot, value in zip(writes, values, strict=True):
                 slots[slot] = value
@@ -209,7 +209,9 @@ class CompiledModel:
             for want, size in zip(spec.shape, tensor.shape, strict=True):
                 if isinstance(want, str):
                     sizes[want] = size
-        for spec, result in zip(self.signature.results, results, strict=True):
+        maker = {slot: step[4] for step in self._steps for slot in step[2]}
+        slots = self.schedule.results
+        for slot, spec, result in zip(slots, self.signature.results, results, strict=True):
             try:
                 shape = [dims.evaluate(d, sizes) for d in spec.shape]
             except KeyError:  # a size that only the data decides
@@ -217,7 +219,7 @@ class CompiledModel:
             dtype = str(result.dtype).removeprefix("torch.")
             if dtype != spec.dtype or list(result.shape) != shape:
                 raise _wrong_result(
-                    self.segments[-1],
+                    maker[slot],
                     f"{spec.name} is {dtype}{list(result.shape)}, it must be {spec.dtype}{shape}",
                 )
 
