@@ -209,6 +209,12 @@ def test_a_module_that_does_not_fit_is_left_alone(load, module, tensors, cause, 
         assert tensor.is_meta or torch.equal(tensor, before[name])
 
 
+def test_a_lazy_module_must_run_once_first(load):
+    with pytest.raises(WeightsError, match="LazyLinear cannot be filled yet") as caught:
+        load(GOOD, into=torch.nn.LazyLinear(3))
+    assert caught.value.cause == "without shape: bias, weight"
+
+
 def test_a_long_list_of_names_is_cut(load):
     with pytest.raises(WeightsError) as caught:
         load({f"x{i}": ROWS for i in range(9)} | GOOD, into=linear())

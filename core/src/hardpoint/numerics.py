@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -22,9 +22,13 @@ class Difference:
     cosine: float
 
     def to_json(self) -> dict[str, object]:
-        """JSON-serializable; an infinite error is written as a string."""
-        error = self.error if math.isfinite(self.error) else "inf"
-        return {"error": error, "mean": self.mean, "cosine": self.cosine}
+        """JSON-serializable: see :func:`json_number`."""
+        return {name: json_number(value) for name, value in asdict(self).items()}
+
+
+def json_number(value: float) -> float | str:
+    """``value`` as JSON can hold it: ``"inf"`` or ``"nan"`` where it is not finite."""
+    return value if math.isfinite(value) else str(value)
 
 
 EQUAL = Difference(0.0, 0.0, 1.0)

@@ -317,6 +317,16 @@ def test_a_broken_index_is_refused(serializer, tmp_path, text, cause):
     assert cause in caught.value.cause
 
 
+def test_an_index_of_any_depth_opens_or_is_refused(serializer, tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    for depth in range(50, 3000, 50):
+        index.write_text('{"weight_map": {}, "metadata": {"k": %s}}' % ("[" * depth + "]" * depth))
+        try:
+            assert serializer.open(index).metadata["k"].startswith("[[")
+        except WeightsError as error:
+            assert "nested too deeply" in error.cause
+
+
 def test_a_pipe_as_an_index_is_refused_not_waited_for(serializer, tmp_path):
     os.mkfifo(tmp_path / "model.safetensors.index.json")
     with pytest.raises(WeightsError, match="the index cannot be read"):

@@ -216,6 +216,14 @@ def test_a_file_shorter_than_its_first_number_is_refused(size, tmp_path, seriali
         serializer.open(path)
 
 
+@pytest.mark.parametrize("place", ['{"a":%s}', '{"__metadata__":{"k":%s}}', '{"a":{"dtype":%s}}'])
+def test_any_depth_of_nesting_is_refused_in_words(place):
+    for depth in range(50, 3000, 50):
+        raw = (place % ("[" * depth + "]" * depth)).encode()
+        with pytest.raises(WeightsError, match="broken"):
+            parse_header(raw, 0, "deep.safetensors")
+
+
 def test_too_many_tensors_are_refused():
     one = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
     many = ",".join(f'"{i}":{one}' for i in range(MAX_TENSORS + 1))

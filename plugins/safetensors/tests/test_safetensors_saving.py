@@ -147,6 +147,7 @@ class Wrapper(torch.Tensor):
             "a scalar of",
         ),
         (lambda: {"t": Wrapper(torch.ones(2))}, "Wrapper is not plain memory"),
+        (lambda: {"t": torch.nn.LazyLinear(3).weight}, "no shape yet"),
         (lambda: {"t": 1.0}, "it is float, not a tensor"),
         (lambda: {"t": None}, "it is NoneType, not a tensor"),
         (lambda: {"__metadata__": torch.ones(1)}, "no name"),
@@ -235,6 +236,29 @@ def test_a_missing_directory_is_an_error(serializer, tmp_path):
     with pytest.raises(WeightsError, match="cannot be written") as caught:
         serializer.save({}, tmp_path / "missing" / "model.safetensors")
     assert "No such file or directory" in caught.value.cause
+
+
+def test_what_only_looks_like_a_temporary_file_of_ours_keeps_nobody_from_saving(serializer, path):
+    os.mkfifo(path.parent / ".hardpoint-safetensors-0.tmp")
+    (path.parent / ".hardpoint-safetensors-1.tmp").mkdir()
+    (path.parent / ".hardpoint-safetensors-2.tmp").symlink_to(path)
+    serializer.save({}, path)
+    assert len(leftovers(path.parent)) == 3
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_can_be_saved_to_and_is_not_swept(
+    serializer, path, monkeypatch, code
+):
+    def no_locks(descriptor, operation):
+        raise OSError(code, os.strerror(code))
+
+    other = path.parent / ".hardpoint-safetensors-0123456789abcdef.tmp"
+    other.write_bytes(b"perhaps being written")
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    serializer.save({}, path)
+    assert path.exists()
+    assert leftovers(path.parent) == [other]
 
 
 KILLED = """

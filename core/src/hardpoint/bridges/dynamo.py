@@ -13,7 +13,7 @@ import torch
 from torch.export.graph_signature import OutputKind
 
 from hardpoint import api
-from hardpoint.errors import CaptureError, ConfigError, did_you_mean
+from hardpoint.errors import CaptureError, ConfigError, InputError, did_you_mean
 from hardpoint.planning.graph import is_view
 from hardpoint.program.capture import capture_module
 from hardpoint.program.program import Program
@@ -72,6 +72,12 @@ def _compile(
         {d: torch.export.Dim.AUTO for d, size in enumerate(shapes[i]) if _is_open(size)}
         for i in tensors
     )
+    if torch.is_grad_enabled() and any(examples[i].requires_grad for i in tensors):
+        raise InputError(
+            "backend 'hardpoint' compiles for inference, and this graph would be trained",
+            cause="gradients are on, and the model's parameters (or its inputs) require them",
+            remedy="call the model inside `with torch.no_grad():`",
+        )
     wrapper = _TensorsOnly(module, len(examples), tensors, sizes, fixed).eval()
     # Dynamo is tracing now; capture must not find its context and take it for our own.
     with torch._guards.tracing(None):

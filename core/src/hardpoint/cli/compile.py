@@ -162,19 +162,20 @@ def _report(model: CompiledModel) -> None:
     if "not_compared" in figures:
         out.print(f"not compared: {figures['not_compared']}", markup=False)
     out.print(
-        f"{figures['precision']}: error {figures['max_error']:.3g}, at most "
-        f"{figures['allowed']:.3g} is allowed; against {figures['reference']}",
+        f"{figures['precision']}: error {_figure(figures['max_error'])}, at most "
+        f"{_figure(figures['allowed'])} is allowed; against {figures['reference']}",
         markup=False,
     )
 
 
 def _errors(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    error = float(row["error"])
-    return (
-        f"{error:.3g}" if math.isfinite(error) else "infinite",
-        f"{row['mean']:.3g}",
-        f"{row['cosine']:.6f}",
-    )
+    return _figure(row["error"]), _figure(row["mean"]), f"{float(row['cosine']):.6f}"
+
+
+def _figure(stored: float | str) -> str:
+    """A figure of a verification, which is a string where it is not finite."""
+    value = float(stored)
+    return "infinite" if math.isinf(value) else f"{value:.3g}"
 
 
 def _megabytes(size: int) -> str:

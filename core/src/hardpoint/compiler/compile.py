@@ -86,6 +86,11 @@ def compile_plan(
     :raises CompileError: a segment cannot be compiled.
     :raises VerificationError: a segment gives other numbers than eager PyTorch.
     """
+    if not isinstance(plan, Plan):
+        raise CompileError(
+            f"compile() takes a plan, got {type(plan).__name__}",
+            remedy="plan the program first: hp.compile(hp.plan(program))",
+        )
     if precision != "auto" and precision not in PRECISIONS:
         raise ConfigError(
             f"{precision!r} is no precision", remedy=did_you_mean(precision, [*PRECISIONS, "auto"])

@@ -8,6 +8,7 @@ thread pools hang (research/backends.md).
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,12 @@ from hardpoint.planning.data import Segment
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
 
+# Not -m, nor -c alone: they would let modules of the current folder stand in for the real ones, and
+# before 3.11 Python knows no PYTHONSAFEPATH. It is set for what the child starts in turn.
+_CHILD = (
+    "import sys; sys.path = [folder for folder in sys.path if folder]; "
+    "from hardpoint.compiler.worker import main; main(sys.argv[1])"
+)
 JOB = "extra/hardpoint/job.json"
 FILES = "data/hardpoint/files"
 
@@ -35,7 +42,7 @@ FILES = "data/hardpoint/files"
 def compile_in_child(
     segment: Segment, registry: Registry, options: CompileOptions, timeout: float | None
 ) -> Artifact:
-    """The segment's artifact, compiled by ``python -m hardpoint.compiler.worker``.
+    """The segment's artifact, compiled by :mod:`hardpoint.compiler.worker` in another process.
 
     :param timeout: seconds; ``None`` waits for as long as it takes.
     :raises CompileError: the child crashed (with the signal's name), hung, or reports an error.
@@ -49,11 +56,12 @@ def compile_in_child(
     with tempfile.TemporaryDirectory(prefix="hardpoint-compile-") as folder:
         job, result, failure = (Path(folder, n) for n in ("job.pt2", "result.pt2", "error.json"))
         write_job(job, segment, options, registry)
-        command = [sys.executable, "-m", "hardpoint.compiler.worker", folder]
         try:
             child = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
-            )
+                [sys.executable, "-c", _CHILD, folder],
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise CompileError(
                 f"compiling segment {segment.id} for {segment.target} took more than {timeout:g} s",
@@ -102,6 +110,7 @@ def write_job(path: Path, segment: Segment, options: CompileOptions, registry: R
             "allow": None if policy.allow is None else list(policy.allow),
             "deny": list(policy.deny),
             "override": list(policy.override),
+            "lock": None if registry.lock is None else str(registry.lock.absolute()),
         }
         writer.add(JOB, json.dumps(job).encode())
 

@@ -8,7 +8,7 @@ import torch
 
 from hardpoint.errors import VerificationError
 from hardpoint.interfaces.backend import Precision
-from hardpoint.numerics import EQUAL, Difference, compare
+from hardpoint.numerics import EQUAL, Difference, compare, json_number
 from hardpoint.planning.data import Segment
 from hardpoint.planning.validate import check_outputs
 from hardpoint.runtime.step import OpenedSegment
@@ -34,16 +34,17 @@ def verify_segment(
     :raises VerificationError: an error above ``max_error``; names segment, operator and figures.
     :raises ContractViolation: results of a wrong number, shape or dtype.
     """
-    inputs = [reference[name].to(segment.device.torch_device) for name in segment.inputs]
+    device = segment.device.torch_device
+    inputs = [reference[name].to(device) for name in segment.inputs]
     before = [t.clone() for t in inputs]
     expected = {name: reference[name] for name in segment.outputs}
     try:
         # As the runtime calls it: with gradients, attention takes another way and other strides.
         with torch.no_grad():
-            outputs = opened.call(moves=segment.device.torch_device != "cpu")(*inputs)
+            outputs = opened.call(moves=device != "cpu")(*inputs)
     except Exception as error:
         raise opened.failure(error) from error
-    check_outputs(outputs, expected, opened.provider, opened.origin)
+    check_outputs(outputs, expected, device, opened.provider, opened.origin)
     for name, was, now in zip(segment.inputs, before, inputs, strict=True):
         if compare(now, was).error != 0:
             raise VerificationError(
@@ -76,10 +77,10 @@ def summarize(
     precision: Precision,
     shapes: Sequence[Sequence[int]],
 ) -> dict[str, object]:
-    """The figures that go into the package and before the user."""
+    """The figures that go into the package and before the user: JSON-serializable."""
     return {
-        "max_error": max((d.error for _, d in results), default=0.0),
-        "allowed": max_error,
+        "max_error": json_number(max((d.error for _, d in results), default=0.0)),
+        "allowed": json_number(max_error),
         "precision": precision,
         "inputs": [list(s) for s in shapes],
         "results": {name: d.to_json() for name, d in results},

@@ -1,9 +1,8 @@
-"""The child of :mod:`hardpoint.compiler.isolate`: ``python -m hardpoint.compiler.worker DIR``."""
+"""What the child of :mod:`hardpoint.compiler.isolate` does."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from hardpoint.compiler.isolate import read_job, write_artifact
@@ -13,12 +12,15 @@ from hardpoint.registry.policy import Policy
 from hardpoint.registry.registry import Registry
 
 
-def main(folder: Path) -> None:
-    """Compile ``job.pt2`` to ``result.pt2``, or say why not in ``error.json``."""
+def main(where: str) -> None:
+    """Compile ``job.pt2`` in the folder ``where`` to ``result.pt2``, or say why not in
+    ``error.json``.
+    """
+    folder = Path(where)
     job, program, options = read_job(folder / "job.pt2")
     allow = None if job["allow"] is None else tuple(job["allow"])
     policy = Policy(allow=allow, deny=tuple(job["deny"]), override=tuple(job["override"]))
-    registry = Registry(policy=policy)
+    registry = Registry(policy=policy, lock=None if job["lock"] is None else Path(job["lock"]))
     try:
         backend = registry.open("backend", job["backend"])
         device = next(d for d in backend.devices() if d.id == job["device"])
@@ -44,7 +46,3 @@ def main(folder: Path) -> None:
 def report(folder: Path, error: HardpointError) -> None:
     """Hand an error to the parent."""
     (folder / "error.json").write_text(json.dumps(error.to_json()), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

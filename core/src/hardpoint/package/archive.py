@@ -6,6 +6,8 @@ Imports no torch: ``hardpoint inspect`` and ``verify-package`` work without it.
 from __future__ import annotations
 
 import mmap
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -125,7 +127,10 @@ class Archive:
 
 def _map(path: Path) -> memoryview:
     try:
-        with path.open("rb") as file:
+        # Opening a named pipe would wait for somebody to write to it.
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise unusable(path, "it is no regular file, but a pipe or a device")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except ValueError:  # what mmap says of an empty file
         raise unusable(path, "the file is empty") from None
@@ -135,3 +140,7 @@ def _map(path: Path) -> memoryview:
             f"it cannot be read: {error.strerror}",
             remedy="check the path and its permissions",
         ) from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

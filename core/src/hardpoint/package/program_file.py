@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch.utils import _pytree as pytree
 
 from hardpoint.errors import CaptureError
 from hardpoint.package.archive import Archive
+from hardpoint.package.contents import read_contents
 from hardpoint.package.integrity import check_manifest, is_hardpoint_package
-from hardpoint.package.pt2 import read_program, tensor_from_ref
-from hardpoint.program import signature as signatures, structure
+from hardpoint.package.pt2 import read_program
+from hardpoint.package.refusal import MalformedError, refusing
+from hardpoint.program import structure
 from hardpoint.program.capture import capture_module
 from hardpoint.program.guards import inherited_guards
 from hardpoint.program.program import Program
@@ -26,20 +29,37 @@ from hardpoint.program.structure import Leaf
 def read_program_file(path: Path, *, name: str = "") -> Program:
     """The program of a file. Pickled example inputs, if it has any, are left alone.
 
+    The program of one of our packages starts from the state that was saved with it, as the package
+    itself does.
+
     :raises PackageError: damaged or hostile file, or weights that are pickles.
     :raises CaptureError: inputs or results that are no tensors and no plain containers of them.
     """
     archive = Archive.open(path)
     if not is_hardpoint_package(archive):
         return from_exported(read_program(archive), name or path.stem)
-    manifest = check_manifest(archive)
-    refs = manifest["examples"]["inputs"]
-    return Program(
-        read_program(archive),
-        signatures.from_json(manifest["signature"]),
-        tuple(tensor_from_ref(archive, ref) for ref in refs),
-        name or str(manifest["name"]),
-    )
+    contents = read_contents(archive, check_manifest(archive))
+    exported = read_program(archive)
+    with refusing(path):
+        _restore(exported, contents.held)
+    return Program(exported, contents.signature, contents.examples, name or contents.name)
+
+
+def _restore(exported: ExportedProgram, held: Mapping[str, torch.Tensor]) -> None:
+    """Put the saved state and weights into ``exported``, by their names."""
+    for name, saved in held.items():
+        tensors = exported.state_dict if name in exported.state_dict else exported.constants
+        before = tensors.get(name)
+        if (
+            not isinstance(before, torch.Tensor)
+            or before.shape != saved.shape
+            or before.dtype != saved.dtype
+        ):
+            raise MalformedError(f"its state {name!r:.100} does not fit its program")
+        value = saved.clone().to(before.device)
+        if isinstance(before, torch.nn.Parameter):
+            value = torch.nn.Parameter(value, before.requires_grad)
+        tensors[name] = value
 
 
 def from_exported(exported: ExportedProgram, name: str) -> Program:

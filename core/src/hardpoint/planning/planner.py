@@ -56,6 +56,11 @@ def plan_program(
     :raises PlanError: some operation runs on none of the targets.
     :raises ProviderUnavailable: a target named explicitly is not available here, with the reason.
     """
+    if not isinstance(program, Program):
+        raise PlanError(
+            f"plan() takes a program, got {type(program).__name__}",
+            remedy="capture the model first: hp.plan(hp.capture(model, (x,)))",
+        )
     if objective not in OBJECTIVES:
         raise ConfigError(
             f"{objective!r} is no objective", remedy=did_you_mean(objective, OBJECTIVES)
@@ -65,6 +70,8 @@ def plan_program(
     else:
         named = [targets] if isinstance(targets, (str, Target)) else list(targets)
         wanted, skipped = [Target.parse(t) for t in named], []
+    if not wanted and targets != "auto":
+        raise PlanError("targets is empty", remedy="name one, e.g. targets='cpu', or say 'auto'")
     if not wanted:
         raise PlanError(
             "there is no target to plan for",

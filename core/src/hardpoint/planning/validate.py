@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from torch.export import ExportedProgram
@@ -31,6 +31,12 @@ def check_support(support: object, program: ExportedProgram, provider: str, orig
 
     if not isinstance(support, Support):
         raise broken(f"it returned {type(support).__name__}, not Support")
+    if not isinstance(support.supported, Set):
+        raise broken(f"supported is {_type(support.supported)}, not a set of names")
+    if not isinstance(support.unsupported, Mapping):
+        raise broken(
+            f"unsupported is {_type(support.unsupported)}, not a mapping of names to reasons"
+        )
     names = {n.name for n in compute_nodes(program)}
     both = support.supported & support.unsupported.keys()
     if both:
@@ -64,6 +70,10 @@ def check_assignment(
 
     if not isinstance(assignment, Assignment):
         raise broken(f"it returned {type(assignment).__name__}, not Assignment")
+    if not isinstance(assignment.targets, Mapping):
+        raise broken(f"targets is {_type(assignment.targets)}, not a mapping of names to targets")
+    if not isinstance(assignment.reasons, Mapping):
+        raise broken(f"reasons is {_type(assignment.reasons)}, not a mapping of names to words")
     names = {n.name for n in compute_nodes(program)}
     missing = names - assignment.targets.keys()
     if missing:
@@ -73,6 +83,8 @@ def check_assignment(
         raise broken(f"it assigns {_some(extra)}, which are no compute nodes of the program")
     known: dict[Target, TargetInfo] = {c.target: c for c in candidates}
     for name, target in assignment.targets.items():
+        if not isinstance(target, Target):
+            raise broken(f"it assigns {name!r} to a {_type(target)}, not a Target")
         if target not in known:
             raise broken(f"it assigns {name!r} to {target}, which is no candidate")
         reason = known[target].support.unsupported.get(name)
@@ -119,8 +131,17 @@ def check_artifact(artifact: object, provider: str, origin: str) -> Artifact:
         raise broken(f"it returned {type(artifact).__name__}, not Artifact")
     if not isinstance(artifact.format, str) or not artifact.format:
         raise broken("the artifact has no format")
+    for field in ("files", "weights", "metadata"):
+        if not isinstance(getattr(artifact, field), Mapping):
+            raise broken(f"{field} is {_type(getattr(artifact, field))}, not a mapping")
     for name, data in artifact.files.items():
-        if not name or name.startswith("/") or ".." in name.split("/") or "\\" in name:
+        if (
+            not isinstance(name, str)
+            or not name
+            or name.startswith("/")
+            or ".." in name.split("/")
+            or "\\" in name
+        ):
             raise broken(f"file name {name!r} is not a plain relative name")
         if not isinstance(data, (bytes, memoryview)):
             raise broken(f"file {name!r} is {type(data).__name__}, not bytes")
@@ -135,11 +156,16 @@ def check_artifact(artifact: object, provider: str, origin: str) -> Artifact:
 
 
 def check_outputs(
-    outputs: object, expected: Mapping[str, torch.Tensor], provider: str, origin: str
+    outputs: object,
+    expected: Mapping[str, torch.Tensor],
+    device: str,
+    provider: str,
+    origin: str,
 ) -> None:
     """A segment's results have the number, dtype, shape and device that the program says.
 
     :param expected: name of value -> the reference tensor (or one shaped like it).
+    :param device: the segment's, in PyTorch's terms.
     :raises ContractViolation: otherwise.
     """
 
@@ -162,6 +188,14 @@ def check_outputs(
                     f"{name} has {what} {_plain(getattr(value, what))}, "
                     f"the program says {_plain(getattr(want, what))}"
                 )
+        if value.layout is not torch.strided:
+            raise broken(f"{name} is {value.layout}, not a dense tensor")
+        if value.device.type != torch.device(device).type:
+            raise broken(f"{name} is on {value.device}, the segment's device is {device}")
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
 
 
 def _plain(value: object) -> str:

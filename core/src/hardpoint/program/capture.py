@@ -52,6 +52,11 @@ def capture_module(
             HardpointWarning,
             stacklevel=3,
         )
+    if isinstance(args, (torch.Tensor, str, Mapping)):
+        raise CaptureError(
+            f"args is a {type(args).__name__}, it must be a tuple of the model's arguments",
+            remedy="write (x,) for one argument, and kwargs={...} for named ones",
+        )
     arguments, positional, omitted = _bind(model, args, dict(kwargs or {}))
     tensors: list[torch.Tensor] = []
     paths: list[str] = []

@@ -70,14 +70,21 @@ def load_model(path: Path, registry: Registry) -> torch.nn.Module:
             cause=str(error),
             remedy='pip install "hardpoint[transformers]"',
         ) from error
-    raw = json.loads(config_file.read_text(encoding="utf-8"))
+    raw = _read_config(config_file)
     if "auto_map" in raw:
         raise CaptureError(
             f"{path} brings model code of its own, which hardpoint does not run",
             cause="config.json has 'auto_map'",
             remedy="build the model yourself and pass it to hardpoint.capture",
         )
-    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CaptureError(
+            f"{config_file} describes no model that transformers {transformers.__version__} knows",
+            cause=str(error).strip().splitlines()[0][:240] or type(error).__name__,
+            remedy="check its model_type, or install another version of transformers",
+        ) from error
     if getattr(config, "use_cache", False):
         config.use_cache = False  # a cache object is no tensor; see structure.flatten
     names = getattr(config, "architectures", None) or []
@@ -109,6 +116,22 @@ def load_model(path: Path, registry: Registry) -> torch.nn.Module:
         )
     loaded: torch.nn.Module = model.eval()
     return loaded
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CaptureError(
+            f"{path} is not JSON", cause=str(error), remedy="get the directory again"
+        ) from error
+    if not isinstance(raw, dict):
+        raise CaptureError(
+            f"{path} is no configuration",
+            cause=f"it holds a {type(raw).__name__}, not an object",
+            remedy="get the directory again",
+        )
+    return raw
 
 
 @contextmanager

@@ -109,6 +109,11 @@ class Registry:
         self._table.discover()
         return self._table.policy
 
+    @property
+    def lock(self) -> Path | None:
+        """The lock file in force: the given one, else the environment's; ``None``: no lock."""
+        return self._table.lock_path()
+
     def reload(self) -> None:
         """Look again: forget cached failures and rescan. What is loaded and unchanged stays."""
         self._table.rescan()

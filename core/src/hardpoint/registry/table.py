@@ -122,13 +122,17 @@ class Table:
             del self._slots[key]
             self._mounts.unmount(key)
 
+    def lock_path(self) -> Path | None:
+        """The lock in force: the given one, else the environment's, else none."""
+        named = os.environ.get("HARDPOINT_LOCK")
+        return self._lock_path or (Path(named) if named else None)
+
     def pins(self) -> Mapping[str, lock.Pin] | None:
         """What the lock file pins, or ``None`` where no lock is in force.
 
         :raises ConfigError: it is unusable.
         """
-        named = os.environ.get("HARDPOINT_LOCK")
-        path = self._lock_path or (Path(named) if named else None)
+        path = self.lock_path()
         with self._flights.lock:
             if path is not None and self._pins is None:
                 self._pins = lock.read(path)

@@ -140,6 +140,8 @@ def _parse(data: Mapping[str, object]) -> Schedule:
 
 def _check(schedule: Schedule) -> None:
     filled = set(range(schedule.inputs)) | set(schedule.held.values())
+    if filled and max(filled) >= schedule.slots:
+        raise ValueError(f"slot {max(filled)} of {schedule.slots}")
     if len(filled) != schedule.inputs + len(schedule.held):
         raise ValueError("inputs and held tensors share a slot")
     for step in schedule.steps:
@@ -150,7 +152,9 @@ def _check(schedule: Schedule) -> None:
             if slot in filled or slot >= schedule.slots:
                 raise ValueError(f"{step.segment} writes slot {slot}")
             filled.add(slot)
-        filled -= set(step.frees)
+        if not filled.issuperset(step.frees):
+            raise ValueError(f"{step.segment} frees a slot that is empty")
+        filled.difference_update(step.frees)
     used = {*schedule.results, *(v for v, _ in (*schedule.state_writes, *schedule.input_writes))}
     if used - filled:
         raise ValueError(f"slot {min(used - filled)} is empty at the end")

@@ -92,6 +92,7 @@ def _fill(
 
     state = module.state_dict(keep_vars=True)
     own = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    _refuse_lazy(module, own)
     places = {name: _place(tensor) for name, tensor in own.items()}
     stored = [name for name in own if name in reader]
     # A tied tensor may be stored under any of its names.
@@ -126,6 +127,18 @@ def _fill(
         for name, source in sources.values():
             own[name].copy_(source)
     return {name: own[name] for name in own if places[name] in filled}
+
+
+def _refuse_lazy(module: torch.nn.Module, own: Mapping[str, torch.Tensor]) -> None:
+    import torch
+
+    lazy = [name for name, tensor in own.items() if torch.nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise WeightsError(
+            f"{type(module).__name__} cannot be filled yet",
+            cause=f"without shape: {some(lazy)}",
+            remedy="run the module once, so that its lazy parameters are made",
+        )
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -7,13 +7,13 @@ left behind can be told from those being written, and are swept by the next save
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 _PREFIX = ".hardpoint-safetensors-"
@@ -34,7 +34,7 @@ def replace(path: Path, size: int, fill: Callable[[Callable[[memoryview], None]]
     with _temporary(directory) as (descriptor, temporary):
         _reserve(descriptor, size)
         fill(lambda data: _write_all(descriptor, data))
-        written = os.fstat(descriptor).st_size
+        written = os.lseek(descriptor, 0, os.SEEK_CUR)
         assert written == size, f"wrote {written} of {size} bytes"
         mode = _mode_of(path)
         if mode is not None:
@@ -44,14 +44,14 @@ def replace(path: Path, size: int, fill: Callable[[Callable[[memoryview], None]]
     _sync_directory(directory)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _temporary(directory: Path) -> Iterator[tuple[int, Path]]:
     """A new locked file; gone afterwards, unless it was renamed."""
     while True:
         temporary = directory / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, wait=True)
             # Between creating and locking, another process may have taken it for stale.
             if os.fstat(descriptor).st_nlink == 0:
                 continue
@@ -65,22 +65,29 @@ def _temporary(directory: Path) -> Iterator[tuple[int, Path]]:
             os.close(descriptor)
 
 
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock an open file; false if another process has it, or the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
 def _sweep(directory: Path) -> None:
     """Remove temporary files of ours whose writer is gone: nobody holds their lock."""
     for stale in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
-        try:
-            descriptor = os.open(stale, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EACCES):
-                continue  # just gone, not a file of ours, or another user's
-            raise
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale.unlink(missing_ok=True)
-        except (BlockingIOError, PermissionError):
-            continue  # it is being written, or it is another user's
-        finally:
-            os.close(descriptor)
+        # Tidying up must not keep anyone from saving: what cannot be removed (just gone, another
+        # user's, no file at all) is left to somebody who can.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(stale, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor, wait=False):
+                    stale.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -59,15 +59,13 @@ class ShardIndex:
         metadata = top.get("metadata", {})
         if not isinstance(metadata, dict):
             raise _broken(path, f"its metadata is {show(metadata)}, not an object")
+        try:
+            texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+        except RecursionError as error:
+            raise _broken(path, "its metadata is nested too deeply") from error
         tensors_in = _checked_map(top["weight_map"], path)
-        return cls(
-            tensors_in,
-            {name: shard for shard, names in tensors_in.items() for name in names},
-            {
-                key: value if isinstance(value, str) else json.dumps(value)
-                for key, value in metadata.items()
-            },
-        )
+        shard_of = {name: shard for shard, names in tensors_in.items() for name in names}
+        return cls(tensors_in, shard_of, texts)
 
     def check(self, shard: str, found: Iterable[str], path: Path) -> None:
         """Hold a shard's own names against the index.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import reprlib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
@@ -27,11 +28,16 @@ def _origin() -> str:
 ORIGIN = _origin()
 
 
+# Cuts while it prints: a hostile value may be as long as its file, or nested to the very limit.
+_cut = reprlib.Repr()
+_cut.maxlevel = 3
+_cut.maxlist = _cut.maxtuple = _cut.maxdict = 8
+_cut.maxstring = _cut.maxother = _LONGEST
+
+
 def show(value: object) -> str:
     """``value`` as it can be printed whoever wrote it: escaped, and cut where it is long."""
-    if isinstance(value, str):
-        value = value[: _LONGEST + 1]
-    text = ascii(value)
+    text = _cut.repr(value).encode("ascii", "backslashreplace").decode()
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 

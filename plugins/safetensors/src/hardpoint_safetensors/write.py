@@ -89,6 +89,8 @@ def _checked(name: str, tensor: torch.Tensor, path: Path) -> tuple[Dtype, tuple[
     if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         kind = type(tensor).__name__
         raise no(f"{kind} is not plain memory", "make it a plain tensor (DTensor: .full_tensor())")
+    if torch.nn.parameter.is_lazy(tensor):
+        raise no("it has no shape yet", "run the module once, so that its lazy parameters are made")
     if tensor.is_quantized or tensor.layout is not torch.strided or tensor.is_nested:
         raise no(
             "it is sparse, nested or quantized",
