@@ -195,3 +195,17 @@ def test_torch_compile_refuses_a_result_that_would_lose_its_input():
         pytest.raises(Exception, match="a view of an input that it changes"),
     ):
         compiled(torch.ones(2, 2))
+
+
+def test_a_failing_capture_prints_no_graphs_beside_its_error(capsys, monkeypatch):
+    class Branches(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(hp.CaptureError, match=r"torch\.where"):
+        hp.capture(Branches().eval(), (torch.randn(3),))
+    assert "def forward" not in capsys.readouterr().err
+    monkeypatch.setenv("HARDPOINT_DEBUG", "1")
+    with pytest.raises(hp.CaptureError):
+        hp.capture(Branches().eval(), (torch.randn(3),))
+    assert "def forward" in capsys.readouterr().err

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import rich_click as click
 
 from hardpoint import api
-from hardpoint.cli.model_args import ModelArgs, model_args, writable_file
+from hardpoint.cli.destinations import (
+    check_not_the_model,
+    check_replaceable,
+    force_option,
+    is_package,
+    writable_file,
+)
+from hardpoint.cli.model_args import ModelArgs, model_args
+from hardpoint.cli.inspect import size
 from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
 from hardpoint.cli.work import Steps, stdout_kept, working
 from hardpoint.interfaces.backend import PRECISIONS, Precision
@@ -60,6 +68,7 @@ _SEGMENTS = 12
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds that a child may take for one segment; needs --isolate.",
 )
+@force_option
 @json_option
 @click.pass_context
 def command(
@@ -71,6 +80,7 @@ def command(
     options: tuple[str, ...],
     isolate: bool,
     timeout: float | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Compile a model into a package, verified against eager PyTorch.
@@ -81,6 +91,9 @@ def command(
     if timeout is not None and not isolate:
         raise click.UsageError("--timeout needs --isolate: only a child process can be stopped")
     chosen = parse_options(options)
+    check_not_the_model(output, wanted.model, "--output")
+    check_replaceable(output, "a package", is_package, force=force, option="--output")
+    check_backends(wanted.targets, chosen, precision)
     plan = wanted.plan()
     if not as_json:
         click.echo(str(plan))
@@ -104,7 +117,7 @@ def command(
         emit_json(_facts(plan, model, output, written, seconds))
         ctx.exit(OK)
     _report(model)
-    click.echo(f"\ncompiled in {seconds:.1f} s; wrote {output}, {_megabytes(written)}")
+    click.echo(f"\ncompiled in {seconds:.1f} s; wrote {output}, {size(written)}")
 
 
 def parse_options(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
@@ -177,6 +190,3 @@ def _figure(stored: float | str) -> str:
     value = float(stored)
     return "infinite" if math.isinf(value) else f"{value:.3g}"
 
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"

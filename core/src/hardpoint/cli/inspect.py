@@ -9,13 +9,14 @@ from typing import Any
 
 import rich_click as click
 
+from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
 from hardpoint.package.archive import Archive
 from hardpoint.package.summary import describe, plain
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), callback=existing_file)
 @click.option("--entries", is_flag=True, help="List every entry of the archive too.")
 @json_option
 @click.pass_context

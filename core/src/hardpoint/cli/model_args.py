@@ -195,11 +195,3 @@ def parse_dynamic(words: tuple[str, ...]) -> dict[str, Any] | None:
 
 def _bad_dynamic(message: str) -> click.BadParameter:
     return click.BadParameter(message, param_hint="'--dynamic'")
-
-
-def writable_file(_ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a file that cannot be made, before minutes are spent on its content."""
-    if value is not None and (value.is_dir() or not value.absolute().parent.is_dir()):
-        cause = "it is a folder" if value.is_dir() else f"there is no folder {value.parent}"
-        raise click.BadParameter(f"{value} cannot be written: {cause}", param=param)
-    return value

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import rich_click as click
 
-from hardpoint.cli.model_args import ModelArgs, model_args, writable_file
+from hardpoint.cli.destinations import (
+    check_not_the_model,
+    check_replaceable,
+    force_option,
+    is_page,
+    writable_file,
+)
+from hardpoint.cli.model_args import ModelArgs, model_args
 from hardpoint.cli.output import OK, emit_json, json_option
 from hardpoint.cli.work import working
 
@@ -20,16 +27,25 @@ from hardpoint.cli.work import working
     help="Write a page that draws the plan.",
 )
 @click.option("--explain", is_flag=True, help="Say for each segment why it runs where it does.")
+@force_option
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, wanted: ModelArgs, html: Path | None, explain: bool, as_json: bool
+    ctx: click.Context,
+    wanted: ModelArgs,
+    html: Path | None,
+    explain: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Show which part of a model runs where, and why; compile nothing.
 
     MODEL is a Hugging Face directory, a .pt2 file, or module:function or file.py:function that
     returns (model, example_inputs).
     """
+    if html is not None:
+        check_not_the_model(html, wanted.model, "--html")
+        check_replaceable(html, "an .html page", is_page, force=force, option="--html")
     plan = wanted.plan()
     if html is not None:
         with working("drawing"):

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from hardpoint import api
-from hardpoint.cli.model_args import TargetType, writable_file
+from hardpoint.cli.destinations import (
+    check_not_read,
+    check_replaceable,
+    existing_file,
+    force_option,
+    never,
+    writable_file,
+)
+from hardpoint.cli.model_args import TargetType
 from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
 from hardpoint.cli.work import working
 from hardpoint.errors import CompileError, InputError
 from hardpoint.events import Event
+from hardpoint.interfaces.kinds import Target
 from hardpoint.registry.registry import default_registry
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("package", type=click.Path(path_type=Path))
+@click.argument("package", type=click.Path(path_type=Path), callback=existing_file)
 @click.option(
     "--fallback",
     type=TargetType(),
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--inputs",
     type=click.Path(path_type=Path),
+    callback=existing_file,
     help="Inputs by name: a file of weights (.safetensors) or an .npz. Default: the package's own "
     "recorded examples, or made-up ones.",
 )
@@ -52,6 +62,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Calls to time, after the first.",
 )
+@force_option
 @json_option
 @click.pass_context
 def command(
@@ -61,9 +72,16 @@ def command(
     inputs: Path | None,
     output: Path | None,
     repeat: int,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Run a package; show its results in figures, its latency, and where it ran."""
+    if output is not None:
+        check_not_read(output, package, "--output")
+        check_not_read(output, inputs, "--output")
+        check_replaceable(output, "", never, force=force, option="--output")
+    for target in fallback:
+        default_registry().record("backend", Target.parse(target).backend)
     events: list[Event] = []
     ctx.call_on_close(default_registry().observe(events.append))
     with working("importing PyTorch"):

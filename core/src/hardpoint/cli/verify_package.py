@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import OK, VERIFICATION, add_row, console, emit_json, json_option, table
 from hardpoint.package.verification import verify_package
 
@@ -13,7 +14,7 @@ _STYLES = {"ok": None, "failed": "red", "not checked": "yellow"}
 
 
 @click.command("verify-package")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), callback=existing_file)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, file: Path, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.inspect import size
 from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
 from hardpoint.registry.registry import default_registry
@@ -43,7 +44,7 @@ def command() -> None:
 
 
 @command.command("info")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), callback=existing_file)
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @click.option("--format", "form", shell_complete=_serializers, help="The serializer that reads it.")
 @json_option
@@ -73,7 +74,8 @@ def info(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_jso
             }
         )
         ctx.exit(OK)
-    _overview({"file": path, "format": name, **totals, "bytes": size(totals["bytes"])}, dtypes)
+    _overview({"file": path, "format": name, **totals, "parameters": f"{totals['parameters']:,}",
+         "bytes": size(totals["bytes"])}, dtypes)
     _pairs("metadata", metadata)
     if tensors:
         _listing(infos)
@@ -122,7 +124,7 @@ def _listing(infos: list[TensorInfo]) -> None:
 
 
 @command.command("convert")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), callback=existing_file)
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--to", shell_complete=_serializers, help="The serializer that writes.")
 @click.option("--force", is_flag=True, help="Replace DESTINATION if it exists.")

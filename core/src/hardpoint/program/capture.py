@@ -19,6 +19,7 @@ from hardpoint.program.signature import MISSING
 from hardpoint.program.structure import Fields, Leaf, Node
 from hardpoint.program.untouched import (
     plain_tensors,
+    quiet_failure,
     refuse_plain_state,
     replaced_tensors,
     snapshot,
@@ -100,6 +101,7 @@ def capture_module(
         with (
             torch.no_grad(),
             untouched(model),
+            quiet_failure(),
             _symbolic_config.patch(**_OBLIVIOUS),  # type: ignore[attr-defined]
             warnings.catch_warnings(),
         ):

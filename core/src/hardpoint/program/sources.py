@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,19 +95,22 @@ def _module(where: str) -> Any:
             return importlib.import_module(where)
         if not path.is_file():
             raise CaptureError(f"there is no file {where}", remedy="check the path")
-        loaded = sys.modules.get(path.stem)
-        if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):
-            return loaded
-        spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+        file, name = str(path.resolve()), path.stem
+        taken = getattr(sys.modules.get(name), "__file__", None) != file and name in sys.modules
+        if taken:  # never in the place of another module: a file may be called random.py
+            name = f"{name}_{zlib.crc32(file.encode()):08x}"
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
             raise CaptureError(f"{where} is not Python", remedy="name a .py file")
         module = importlib.util.module_from_spec(spec)
         # Registered like a normal import, so that classes defined there can be found again.
-        sys.modules[path.stem] = module
+        sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
         except BaseException:
-            del sys.modules[path.stem]
+            del sys.modules[name]
             raise
     except CaptureError:
         raise
@@ -149,6 +153,11 @@ def _from_function(
         )
     model, examples = made[0], made[1]
     shapes = made[2] if len(made) == 3 and dynamic is None else dynamic
+    if not isinstance(examples, (torch.Tensor, Mapping, tuple, list)):
+        raise CaptureError(
+            f"{label}() returned {type(examples).__name__} for example inputs",
+            remedy="return a tensor, a tuple of arguments, a dict of named ones, or (args, kwargs)",
+        )
     call_args, call_kwargs = _examples(examples)
     return capture_module(model, call_args, call_kwargs, dynamic=shapes, name=name)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -28,6 +31,21 @@ def untouched(model: torch.nn.Module) -> Iterator[None]:
             for name in _own(module).keys() - attributes.keys():
                 del own[name]
             own.update(attributes)
+
+
+@contextmanager
+def quiet_failure() -> Iterator[None]:
+    """Keep the graphs that torch prints on stderr when it fails; the error says what they show.
+
+    What is printed there otherwise comes out at the end. ``HARDPOINT_DEBUG`` shows everything.
+    """
+    if os.environ.get("HARDPOINT_DEBUG"):
+        yield
+        return
+    printed = io.StringIO()
+    with redirect_stderr(printed):
+        yield
+    sys.stderr.write(printed.getvalue())
 
 
 def plain_tensors(model: torch.nn.Module) -> Attributes:

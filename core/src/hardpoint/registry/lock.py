@@ -28,6 +28,10 @@ FORMAT = 1
 _REMEDY = "if you meant to change it, run `hardpoint lock` again; else reinstall the pinned release"
 
 
+class UnusableLock(ConfigError):
+    """The lock file is missing or damaged: nothing may be loaded under it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """What one provider is pinned to; ``record`` is ``sha256:<hex>`` of RECORD's text."""
@@ -91,7 +95,7 @@ def write(claims: Iterable[Claim], path: Path) -> None:
 def read(path: Path) -> Mapping[str, Pin]:
     """Pins by ``kind:name``.
 
-    :raises ConfigError: the file is missing, or no lock file.
+    :raises UnusableLock: the file is missing, or no lock file.
     """
     try:
         whole = json.loads(path.read_text("utf-8"))
@@ -103,12 +107,21 @@ def read(path: Path) -> Mapping[str, Pin]:
         ):
             raise ValueError("a field is not a string")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(
+        raise UnusableLock(
             f"the lock file {path} is unusable",
             cause=f"{type(error).__name__}: {error}",
             remedy="write it with `hardpoint lock`, or unset HARDPOINT_LOCK",
         ) from error
     return pins
+
+
+def is_lock(path: Path) -> bool:
+    """Whether ``path`` is a lock file, of whatever format."""
+    try:
+        whole = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(whole, dict) and "hardpoint-lock" in whole
 
 
 def check(claim: Claim, pins: Mapping[str, Pin]) -> None:

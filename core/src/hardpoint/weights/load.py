@@ -1,16 +1,14 @@
-"""Loading: as a mapping of tensors, or into a module that is filled whole or not at all."""
+"""Loading: as a mapping of tensors, or into a module."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hardpoint.errors import ContractViolation, WeightsError, did_you_mean
-from hardpoint.interfaces.serializer import Reader, TensorInfo
+from hardpoint.errors import WeightsError, did_you_mean
 from hardpoint.weights.choose import open_weights
-from hardpoint.weights.content import printable, some
+from hardpoint.weights.fill import checked, fill
 
 if TYPE_CHECKING:
     import torch
@@ -42,25 +40,10 @@ def load_weights(
         raise WeightsError(f"{mode!r} is no mode", remedy=did_you_mean(mode, ("map", "own")))
     with open_weights(path, registry=registry, format=format, device=device) as reader:
         if into is not None:
-            return _fill(into, reader, path, strict)
+            return fill(into, reader, path, strict)
         if mode == "map":
-            return {name: _checked(reader, name) for name in reader}
-        return {name: _private(_checked(reader, name)) for name in reader}
-
-
-def _checked(reader: Reader, name: str) -> torch.Tensor:
-    """The tensor, if it is what the reader announced: a serializer is not trusted.
-
-    :raises ContractViolation: it is not.
-    """
-    info, tensor = reader[name], reader.tensor(name)
-    if _described(tensor) != (info.dtype, info.shape):
-        raise ContractViolation(
-            f"tensor {printable(name)} of {info.file} is not what its reader announced",
-            cause=f"announced {_words(info.dtype, info.shape)}, got {_words(*_described(tensor))}",
-            remedy="report it to the authors of the serializer",
-        )
-    return tensor
+            return {name: checked(reader, name) for name in reader}
+        return {name: _private(checked(reader, name)) for name in reader}
 
 
 def _private(tensor: torch.Tensor) -> torch.Tensor:
@@ -70,136 +53,3 @@ def _private(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type != "cpu":
         return tensor
     return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _described(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
-    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-
-
-def _words(dtype: str, shape: tuple[int, ...]) -> str:
-    return f"{dtype}{list(shape)}"
-
-
-def _fill(
-    module: torch.nn.Module, reader: Reader, path: Path, strict: bool
-) -> Mapping[str, torch.Tensor]:
-    """Check everything, fetch everything, and only then copy.
-
-    The values go straight into the module's tensors; hooks that a module has for loading do not
-    run. Where they matter: ``module.load_state_dict(load_weights(path))``.
-    """
-    import torch
-
-    state = module.state_dict(keep_vars=True)
-    own = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    _refuse_lazy(module, own)
-    places = {name: _place(tensor) for name, tensor in own.items()}
-    stored = [name for name in own if name in reader]
-    # A tied tensor may be stored under any of its names.
-    filled = {places[name] for name in stored}
-    missing = {name for name in own if places[name] not in filled} | (state.keys() - own.keys())
-    unknown = {name for name in reader if name not in state}
-    problems = []
-    if strict and missing:
-        problems.append(f"missing: {some(missing)}")
-    if strict and unknown:
-        problems.append(f"not in the module: {some(unknown)}")
-    problems += [bad for name in stored if (bad := _misfit(name, own[name], reader[name]))]
-    problems += _not_live(module, own, stored)
-    if problems:
-        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise WeightsError(
-            f"{path} does not fit {type(module).__name__}",
-            cause="; ".join(problems[:4]) + more,
-            remedy=_remedy(problems, bool(missing or unknown)),
-        )
-    sources: dict[tuple[object, ...], tuple[str, torch.Tensor]] = {}
-    for name in stored:
-        tensor = _checked(reader, name)
-        first, other = sources.setdefault(places[name], (name, tensor))
-        if not _same_bits(tensor, other):
-            raise WeightsError(
-                f"{path} does not fit {type(module).__name__}",
-                cause=f"{first} and {name} are one tensor in the module, and differ in the file",
-                remedy="untie them in the module, or load another checkpoint; nothing was changed",
-            )
-    with torch.no_grad():
-        for name, source in sources.values():
-            own[name].copy_(source)
-    return {name: own[name] for name in own if places[name] in filled}
-
-
-def _refuse_lazy(module: torch.nn.Module, own: Mapping[str, torch.Tensor]) -> None:
-    import torch
-
-    lazy = [name for name, tensor in own.items() if torch.nn.parameter.is_lazy(tensor)]
-    if lazy:
-        raise WeightsError(
-            f"{type(module).__name__} cannot be filled yet",
-            cause=f"without shape: {some(lazy)}",
-            remedy="run the module once, so that its lazy parameters are made",
-        )
-
-
-def _place(tensor: torch.Tensor) -> tuple[object, ...]:
-    """What two tensors that are one memory have in common."""
-    if tensor.is_meta or tensor.numel() == 0:
-        return (id(tensor),)
-    where = (tensor.device, tensor.data_ptr())
-    return (*where, tensor.dtype, tuple(tensor.shape), tensor.stride())
-
-
-def _misfit(name: str, mine: torch.Tensor, theirs: TensorInfo) -> str:
-    """Why the stored tensor cannot be copied into the module's, or ``""``."""
-    if _described(mine) != (theirs.dtype, theirs.shape):
-        return (
-            f"{name} is {_words(theirs.dtype, theirs.shape)} in the file, "
-            f"{_words(*_described(mine))} in the module"
-        )
-    if mine.is_meta:
-        return f"{name} is on the meta device, and has no memory to fill"
-    if mine.is_inference():
-        return f"{name} was made in inference mode, and cannot be written to"
-    if any(step == 0 < size - 1 for size, step in zip(mine.shape, mine.stride(), strict=True)):
-        return f"{name} is expanded: several of its elements are one"
-    return ""
-
-
-def _not_live(
-    module: torch.nn.Module, own: Mapping[str, torch.Tensor], stored: list[str]
-) -> list[str]:
-    """Names for which ``state_dict()`` gives copies (a hook may): filling them would be lost."""
-    live = {
-        tensor.untyped_storage().data_ptr()
-        for tensor in itertools.chain(module.parameters(), module.buffers())
-        if not tensor.is_meta
-    }
-    return [
-        f"the module's state_dict() gives a copy of {name}"
-        for name in stored
-        if not own[name].is_meta
-        and own[name].numel()
-        and own[name].untyped_storage().data_ptr() not in live
-    ]
-
-
-def _remedy(problems: list[str], names_differ: bool) -> str:
-    if any("meta device" in problem for problem in problems):
-        return "use module.load_state_dict(load_weights(path), assign=True)"
-    if any("gives a copy" in problem for problem in problems):
-        return "use module.load_state_dict(load_weights(path))"
-    if names_differ:
-        return "load the right checkpoint, or pass strict=False; nothing was changed"
-    return (
-        "load the right checkpoint, or convert the module (module.to(dtype)); nothing was changed"
-    )
-
-
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal to the last bit: also for NaN, and for dtypes that have no ``==``."""
-    import torch
-
-    if one.data_ptr() == other.data_ptr():
-        return True
-    raw = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
-    return torch.equal(*raw)
