@@ -160,13 +160,9 @@ def test_a_file_or_module_that_does_not_exist_or_run_is_named(tmp_path):
         assert "cause: ZeroDivisionError: division by zero" in message(f"{broken}:make")
 
 
-@pytest.mark.parametrize("text", ["", "nowhere", "no/such/dir", "model.pt2", "a b:c d"])
+@pytest.mark.parametrize("text", ["nowhere", "no/such/dir", "model.pt2", "a b:c d", ":make"])
 def test_a_name_for_nothing_lists_the_forms(text):
-    assert message(text) in (
-        f"there is no model at {text!r}\n  remedy: {FORMS}",
-        message(text),
-    )
-    assert "remedy: " in message(text)
+    assert message(text) == f"there is no model at {text!r}\n  remedy: {FORMS}"
 
 
 def test_what_is_no_model_at_all_lists_the_forms():

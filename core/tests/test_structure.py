@@ -41,12 +41,14 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
 names = st.text(min_size=1, max_size=5)
 values = st.recursive(
     scalars | st.builds(object),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.tuples(inner, inner)
-    | st.dictionaries(names | st.integers(), inner, max_size=3)
-    | st.builds(Pair, inner, inner)
-    | st.builds(Typed, inner, inner)
-    | st.builds(Report, inner, st.text(max_size=3)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(names | st.integers(), inner, max_size=3)
+        | st.builds(Pair, inner, inner)
+        | st.builds(Typed, inner, inner)
+        | st.builds(Report, inner, st.text(max_size=3))
+    ),
     max_leaves=12,
 )
 anything = st.recursive(
@@ -226,7 +228,9 @@ def test_leaves_have_dotted_paths():
 
 @pytest.mark.parametrize("value", [{1, 2}, b"bytes", {True: 1}, {(1, 2): 3}, object, 1j])
 def test_what_cannot_be_described_is_refused_with_what_can(value):
-    with pytest.raises(structure.StructureError, match="which hardpoint cannot take apart") as error:
+    with pytest.raises(
+        structure.StructureError, match="which hardpoint cannot take apart"
+    ) as error:
         structure.flatten({"deep": [value]}, lambda item, path: None)
     assert "deep.0 is a builtins:" in str(error.value)
     assert "use tensors, numbers, None, list, tuple" in error.value.remedy

@@ -210,9 +210,7 @@ def test_an_error_of_the_backend_gets_its_name():
         raise hp.CompileError("relu is too large", remedy="make it smaller")
 
     assert fails(hp.CompileError, lambda: compiled(compile=raises)) == (
-        "relu is too large\n"
-        "  provider: backend:a (from this process)\n"
-        "  remedy: make it smaller"
+        "relu is too large\n  provider: backend:a (from this process)\n  remedy: make it smaller"
     )
 
 

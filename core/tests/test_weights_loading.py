@@ -98,7 +98,12 @@ def test_a_reader_that_announces_one_thing_and_gives_another_breaks_the_contract
     serializer.reading = lambda *args: Fixed(*args, torch.zeros(2, dtype=torch.int8))
     with pytest.raises(ContractViolation) as caught:
         load_weights(path, registry=registry, into=into)
-    assert caught.value.cause == "announced float32[3, 2], got int8[2]"
+    assert str(caught.value) == (
+        f"tensor weight of {path} is not what its reader announced\n"
+        "  provider: serializer:text (from this process)\n"
+        "  cause: announced float32[3, 2], got int8[2]\n"
+        "  remedy: report it to the plugin's authors"
+    )
 
 
 def test_an_unknown_mode_is_an_error(load):

@@ -12,7 +12,7 @@ from typing import Any
 import rich_click as click
 
 from hardpoint import __version__
-from hardpoint.cli.output import EXIT_CODES, fail, readable_warnings
+from hardpoint.cli.output import EXIT_CODES, SuggestingGroup, fail, readable_warnings
 from hardpoint.errors import HardpointError
 
 COMMANDS = {
@@ -59,7 +59,7 @@ class LazyCommand(click.RichCommand):
         return self.load().make_context(info_name, args, parent, **extra)
 
 
-class LazyGroup(click.RichGroup):
+class LazyGroup(SuggestingGroup):
     """The outermost group: finds commands in :data:`COMMANDS`, prints errors for people."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -13,9 +13,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from hardpoint.cli.doctor_worker import state_of
 from hardpoint.cli.examination import Finding, examine
-from hardpoint.cli.output import OK, PROVIDER, add_row, console, emit_json, json_option, table
+from hardpoint.cli.inspect import size
+from hardpoint.cli.output import OK, PROVIDER, VERIFICATION, add_row, console, emit_json, json_option, table
 from hardpoint.cli.providers import ProviderType
-from hardpoint.errors import HardpointError
+from hardpoint.errors import HardpointError, LockMismatch
 from hardpoint.registry.record import Record
 from hardpoint.registry.registry import default_registry
 
@@ -41,12 +42,16 @@ def command(
     """Load and probe each provider (default: all) in a process of its own.
 
     Ready, unavailable (and what is missing), broken (and why), denied or incompatible. The exit
-    code is 3 if one is broken or incompatible, or one that was named is denied.
+    code is 3 if one is broken or incompatible, or one that was named is denied; it is 4 if one is
+    not what HARDPOINT_LOCK pins.
     """
+    default_registry().lock_failures()  # an unusable lock is one error, not one of each provider
     records = providers or default_registry().records()
     findings = _examine_all(records, timeout, quiet=as_json)
     bad = {"broken", "incompatible"} | ({"denied"} if providers else set())
     code = PROVIDER if any(finding.state in bad for finding in findings) else OK
+    if any(_unlocked(finding) for finding in findings):
+        code = VERIFICATION
     if as_json:
         emit_json({"providers": [finding.to_json() for finding in findings]})
         ctx.exit(code)
@@ -99,6 +104,12 @@ def _settled(record: Record) -> Finding:
     raise AssertionError(f"{record.key} is {record.state}, and loads")
 
 
+def _unlocked(finding: Finding) -> bool:
+    """Whether the lock in force refused it."""
+    error = finding.details.get("error")
+    return isinstance(error, dict) and error["error"] == LockMismatch.__name__
+
+
 def _words(finding: Finding) -> Iterator[str]:
     if finding.reason:
         yield finding.reason
@@ -106,8 +117,8 @@ def _words(finding: Finding) -> Iterator[str]:
         yield f"remedy: {finding.remedy}"
     for device in cast("list[dict[str, object]]", finding.details.get("devices", [])):
         memory = device["memory"]
-        size = f", {memory / 2**30:.1f} GiB" if isinstance(memory, int) else ""
-        yield f"{device['id']}: {device['name']}{size}"
+        of = f", {size(memory)}" if isinstance(memory, int) else ""
+        yield f"{device['id']}: {device['name']}{of}"
     unverified = finding.details.get("unverified")
     if unverified:
         yield f"unverified: {unverified}"

@@ -103,8 +103,10 @@ class _Targets(TargetType):
             return value
         if value == "auto":
             return ()
-        parse = super().convert
-        return tuple(parse(part.strip(), param, ctx) for part in value.split(","))
+        parse, parts = super().convert, [part.strip() for part in value.split(",")]
+        if "auto" in parts:
+            self.fail("auto stands alone: give auto, or the targets by name", param, ctx)
+        return tuple(parse(part, param, ctx) for part in parts)
 
 
 def model_args(command: F) -> F:

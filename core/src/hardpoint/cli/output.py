@@ -24,7 +24,9 @@ from hardpoint.errors import (
     PackageError,
     ProviderError,
     VerificationError,
+    did_you_mean,
 )
+from hardpoint.registry.lock import UnusableLock
 
 OK = 0
 FAILED = 1
@@ -45,6 +47,19 @@ _PIPE_WIDTH = 100_000
 _JSON = "hardpoint.json"
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+class SuggestingGroup(click.RichGroup):
+    """A group of commands that answers a misspelt name with the nearest one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            near = did_you_mean(args[0], self.list_commands(ctx))
+            ctx.fail(f"No such command {args[0]!r}; {near}")
+        return super().resolve_command(ctx, args)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -99,7 +114,7 @@ def json_option(command: F) -> F:
 
 def exit_code(error: HardpointError) -> int:
     """Which of :data:`EXIT_CODES` an error ends the command with."""
-    if isinstance(error, VerificationError | PackageError | LockMismatch):
+    if isinstance(error, VerificationError | PackageError | LockMismatch | UnusableLock):
         return VERIFICATION
     if isinstance(error, ProviderError):
         return PROVIDER

@@ -29,7 +29,9 @@ class ProviderType(click.ParamType):  # type: ignore[type-arg]  # generic only i
             return value
         kind, colon, name = value.partition(":")
         if not colon or kind not in KINDS:
-            self.fail(f"{value!r} is not KIND:NAME; kinds are {', '.join(KINDS)}", param, ctx)
+            meant = [r.key for r in default_registry().records() if r.name == value]
+            hint = f"did you mean {' or '.join(meant)}?" if meant else f"kinds are {', '.join(KINDS)}"
+            self.fail(f"{value!r} is not KIND:NAME; {hint}", param, ctx)
         return default_registry().record(kind, name)
 
     def shell_complete(

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.inspect import size
-from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
+from hardpoint.cli.output import OK, SuggestingGroup, add_row, console, emit_json, json_option, table
 from hardpoint.registry.registry import default_registry
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _serializers(
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-@click.group("weights")
+@click.group("weights", cls=SuggestingGroup)
 def command() -> None:
     """Look into files of weights, and convert them."""
 
@@ -51,10 +51,10 @@ def command() -> None:
 @click.pass_context
 def info(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_json: bool) -> None:
     """Show what a file of weights holds, reading none of the weights."""
-    from hardpoint.weights.choose import open_and_name
+    from hardpoint.weights.choose import open_named
 
-    name, reader = open_and_name(path, registry=default_registry(), format=form)
-    with reader:
+    opened = open_named(path, registry=default_registry(), format=form)
+    with opened.reader as reader:
         infos, metadata = list(reader.values()), dict(reader.metadata)
     totals = {
         "tensors": len(infos),
@@ -66,7 +66,7 @@ def info(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_jso
         emit_json(
             {
                 "file": path,
-                "format": name,
+                "format": opened.name,
                 **totals,
                 "dtypes": dict(dtypes.most_common()),
                 "metadata": metadata,
@@ -74,8 +74,16 @@ def info(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_jso
             }
         )
         ctx.exit(OK)
-    _overview({"file": path, "format": name, **totals, "parameters": f"{totals['parameters']:,}",
-         "bytes": size(totals["bytes"])}, dtypes)
+    _overview(
+        {
+            "file": path,
+            "format": opened.name,
+            **totals,
+            "parameters": f"{totals['parameters']:,}",
+            "bytes": size(totals["bytes"]),
+        },
+        dtypes,
+    )
     _pairs("metadata", metadata)
     if tensors:
         _listing(infos)

@@ -29,8 +29,8 @@ from hardpoint.planning.data import Segment
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
 
-# Not -m, nor -c alone: they would let modules of the current folder stand in for the real ones, and
-# before 3.11 Python knows no PYTHONSAFEPATH. It is set for what the child starts in turn.
+# Python puts the current folder first on sys.path, where a module can stand in for a real one.
+# Before 3.11 it knows no PYTHONSAFEPATH, which is set as well: for what the child starts in turn.
 _CHILD = (
     "import sys; sys.path = [folder for folder in sys.path if folder]; "
     "from hardpoint.compiler.worker import main; main(sys.argv[1])"

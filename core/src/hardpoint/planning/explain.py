@@ -62,7 +62,7 @@ def render_table(plan: PlanData) -> str:
                 size(s.cost.weight_bytes),
                 size(s.cost.input_bytes),
                 size(s.cost.output_bytes),
-                ", ".join(f"{short(op)}x{n}" for op, n in list(s.operators.items())[:3]),
+                ", ".join(f"{short(op)} x{n}" for op, n in list(s.operators.items())[:3]),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -74,7 +74,7 @@ def render_table(plan: PlanData) -> str:
     shares = ", ".join(f"{t}: {n}/{total}" for t, n in per_target.most_common())
     lines += [
         "",
-        f"{plan.program.name} for {plan.objective}: {len(plan.segments)} segment(s); "
+        f"{plan.program.name} for {plan.objective}: {len(plan.segments)} segment{'s' * (len(plan.segments) != 1)}; "
         f"operations by target: {shares or 'none'}; "
         f"{size(plan.crossing_bytes())} cross between segments",
         f"by {plan.partitioner}; {plan.basis}",
@@ -104,12 +104,12 @@ def short(operator: str) -> str:
 
 
 def size(amount: int) -> str:
-    """Bytes for people: ``1.5 MiB``."""
+    """Bytes for people: ``1.5 MB``."""
     value = float(amount)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
+        value /= 1000
     raise AssertionError("unreachable")
 
 

@@ -90,6 +90,14 @@ def evaluate(dim: Dim, sizes: Mapping[str, int]) -> int:
     return result if -MAX_SIZE < result < MAX_SIZE else _refuse("a number that is no size")
 
 
+def symbols(dim: Dim) -> frozenset[str]:
+    """The symbols that stand in it."""
+    if isinstance(dim, tuple):
+        _, left, right = dim
+        return symbols(left) | symbols(right)
+    return frozenset([dim] if isinstance(dim, str) else ())
+
+
 def render(dim: Dim) -> str:
     """For people: ``batch``, ``2*seq``."""
     if not isinstance(dim, tuple):

@@ -207,6 +207,11 @@ def from_json(data: Mapping[str, object]) -> Signature:
         made = [leaf.index for _, leaf in structure.leaves(outputs) if isinstance(leaf, Leaf)]
         if sorted(used) != list(range(len(inputs))) or any(i >= len(results) for i in made):
             raise TypeError("tensor indices")
+        scalars = [leaf.index for _, leaf in structure.leaves(outputs)
+                   if isinstance(leaf, Leaf) and leaf.scalar]  # fmt: skip
+        if any(results[i].shape for i in scalars):
+            raise TypeError("a number that is a tensor")
+        _check_bound(inputs, conditions)
     except (KeyError, TypeError, ValueError, dims.DimError, structure.StructureError) as error:
         raise PackageError(
             "the package's signature is malformed",
@@ -216,6 +221,16 @@ def from_json(data: Mapping[str, object]) -> Signature:
     return Signature(
         tuple(positional), arguments, omitted, inputs, outputs, results, symbols, conditions
     )  # fmt: skip
+
+
+def _check_bound(inputs: Sequence[TensorSpec], guards: Sequence[Dim]) -> None:
+    """A symbol is a size of some input itself: else no call could tell its value."""
+    sizes = [size for spec in inputs for size in spec.shape]
+    bound = {size for size in sizes if isinstance(size, str)}
+    for size in (*sizes, *guards):
+        free = dims.symbols(size) - bound
+        if free:
+            raise TypeError(f"no input has the size {min(free)}")
 
 
 def _constant(data: object) -> structure.Scalar:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,6 +86,11 @@ def _from_text(
                 f"{where} has no function {function!r}", remedy=did_you_mean(function, known)
             )
         return _from_function(made, name, args, kwargs, dynamic)
+    if path.is_file() and path.suffix == ".py":
+        raise CaptureError(
+            f"{text} is a Python file, and no function in it is named",
+            remedy=f"name a function that makes the model, e.g. {text}:make",
+        )
     raise CaptureError(f"there is no model at {text!r}", remedy=_FORMS)
 
 
@@ -95,23 +102,7 @@ def _module(where: str) -> Any:
             return importlib.import_module(where)
         if not path.is_file():
             raise CaptureError(f"there is no file {where}", remedy="check the path")
-        file, name = str(path.resolve()), path.stem
-        taken = getattr(sys.modules.get(name), "__file__", None) != file and name in sys.modules
-        if taken:  # never in the place of another module: a file may be called random.py
-            name = f"{name}_{zlib.crc32(file.encode()):08x}"
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise CaptureError(f"{where} is not Python", remedy="name a .py file")
-        module = importlib.util.module_from_spec(spec)
-        # Registered like a normal import, so that classes defined there can be found again.
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
+        return _module_of_file(path.resolve())
     except CaptureError:
         raise
     except Exception as error:
@@ -120,7 +111,44 @@ def _module(where: str) -> Any:
             cause=f"{type(error).__name__}: {error}",
             remedy="run it with python alone first; for a file give its path with .py",
         ) from error
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    """The module of a file, imported once; under its own name only where that is free.
+
+    A ``random.py`` must not become ``random`` for everybody else in the process.
+    """
+    name = path.stem if _is_free(path.stem, path) else _unique_name(path)
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise CaptureError(f"{path} is not Python", remedy="name a .py file")
+    module = importlib.util.module_from_spec(spec)
+    # Registered like a normal import, so that classes defined there can be found again.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
     return module
+
+
+def _is_free(name: str, path: Path) -> bool:
+    """Whether ``name`` names ``path``, or nothing at all, whether imported already or not."""
+    if "." in name:
+        return False
+    if name in sys.modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        return file is not None and Path(file).resolve() == path
+    spec = importlib.util.find_spec(name)
+    return spec is None or (spec.origin is not None and Path(spec.origin).resolve() == path)
+
+
+def _unique_name(path: Path) -> str:
+    return f"{path.stem.replace('.', '_')}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
 
 
 def _from_function(

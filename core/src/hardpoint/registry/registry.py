@@ -252,6 +252,13 @@ class Registry:
         """Tell the observers; never raises what they raise."""
         self._observers.emit(event)
 
+    def lock_failures(self) -> dict[str, LockMismatch]:
+        """``kind:name`` of each provider that the lock in force refuses, and why; imports none.
+
+        :raises ConfigError: the lock file is unusable.
+        """
+        return self._table.lock_failures()
+
     def write_lock(self, path: Path) -> tuple[Record, ...]:
         """Pin every usable installed provider in ``path``; return their records.
 

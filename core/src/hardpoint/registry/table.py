@@ -138,6 +138,20 @@ class Table:
                 self._pins = lock.read(path)
             return self._pins
 
+    def lock_failures(self) -> dict[str, LockMismatch]:
+        """What the lock in force refuses, by ``kind:name``; a provider refused anyway is not asked.
+
+        :raises ConfigError: it is unusable.
+        """
+        pins, failures = self.pins(), {}
+        for slot in self.slots() if pins is not None else ():
+            if slot.claim and pins is not None and slot.record.state in ("discovered", "failed"):
+                try:
+                    lock.check(slot.claim, pins)
+                except LockMismatch as mismatch:
+                    failures[slot.record.key] = mismatch
+        return failures
+
     def write_pins(self, path: Path) -> tuple[Record, ...]:
         """Pin every installed provider that policy permits and nothing speaks against."""
         usable = [slot for slot in self.slots() if slot.claim and slot.failure is None]

@@ -15,6 +15,7 @@ from hardpoint.errors import (
 )
 from hardpoint.interfaces.serializer import Reader, Serializer
 from hardpoint.weights.content import look
+from hardpoint.weights.opened import Opened
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
@@ -36,16 +37,16 @@ def open_weights(
     :raises WeightsError: no such file, no serializer knows it, or it is damaged or hostile.
     :raises ProviderError: the serializer named is missing or broken.
     """
-    return open_and_name(path, registry=registry, format=format, device=device)[1]
+    return open_named(path, registry=registry, format=format, device=device).reader
 
 
-def open_and_name(
+def open_named(
     path: Path,
     *,
     registry: Registry,
     format: str | None = None,  # noqa: A002
     device: str = "cpu",
-) -> tuple[str, Reader]:
+) -> Opened:
     """As :func:`open_weights`, with the name of the serializer."""
     if not path.exists():
         raise WeightsError(f"there is no file {path}", remedy="check the path")
@@ -53,7 +54,7 @@ def open_and_name(
         name, serializer = _recognize(path, registry)
     else:
         name, serializer = format, registry.open("serializer", format)
-    return name, _open(path, name, serializer, registry, device)
+    return _open(path, name, serializer, registry, device)
 
 
 def writer_for(path: Path, registry: Registry, name: str | None) -> tuple[str, Serializer]:
@@ -126,7 +127,7 @@ def _recognize(path: Path, registry: Registry) -> tuple[str, Serializer]:
     )
 
 
-def _open(path: Path, name: str, serializer: Serializer, registry: Registry, device: str) -> Reader:
+def _open(path: Path, name: str, serializer: Serializer, registry: Registry, device: str) -> Opened:
     """Open, and let nothing but a reader or a HardpointError through."""
     provider, origin = f"serializer:{name}", registry.record("serializer", name).origin
     try:
@@ -149,7 +150,7 @@ def _open(path: Path, name: str, serializer: Serializer, registry: Registry, dev
             cause="the contract wants a hardpoint.Reader",
             remedy="report it to the plugin's authors",
         )
-    return reader
+    return Opened(name, origin, reader)
 
 
 def _in_words(error: Exception) -> str:

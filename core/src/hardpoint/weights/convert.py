@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import WeightsError
-from hardpoint.interfaces.serializer import Reader
-from hardpoint.weights.choose import open_and_name, writer_for
+from hardpoint.weights.choose import open_named, writer_for
+from hardpoint.weights.opened import Opened
 
 if TYPE_CHECKING:
     import torch
@@ -80,13 +80,13 @@ def convert_weights(
             remedy="choose another name, or force=True (--force)",
         )
     name, serializer = writer_for(destination, registry, to)
-    source_format, reader = open_and_name(source, registry=registry)
-    with reader:
-        tensors = _Fetched(reader, progress)
+    opened = open_named(source, registry=registry)
+    with opened.reader as reader:
+        tensors = _Fetched(opened, progress)
         serializer.save(tensors, destination, metadata=reader.metadata)
     return ConvertReport(
         source=source,
-        source_format=source_format,
+        source_format=opened.name,
         destination=destination,
         format=name,
         tensors=len(tensors.sizes),
@@ -97,16 +97,16 @@ def convert_weights(
 class _Fetched(Mapping[str, "torch.Tensor"]):
     """The tensors of a reader, each fetched when asked for and let go of by us at once."""
 
-    def __init__(self, reader: Reader, progress: Progress | None) -> None:
-        self.sizes = {name: info.nbytes for name, info in reader.items()}
+    def __init__(self, opened: Opened, progress: Progress | None) -> None:
+        self.sizes = {name: info.nbytes for name, info in opened.reader.items()}
         self.total = sum(self.sizes.values())
-        self._reader = reader
+        self._opened = opened
         self._progress = progress
         self._seen: set[str] = set()
         self._done = 0
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self._reader.tensor(name)
+        tensor = self._opened.tensor(name)
         if self._progress is not None:
             if name in self._seen:  # the next round
                 self._seen.clear()

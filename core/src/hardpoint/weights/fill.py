@@ -1,4 +1,4 @@
-"""Filling a module: whole, or not at all. A serializer is not trusted: what it gives is checked."""
+"""Filling a module: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -7,31 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardpoint.errors import ContractViolation, WeightsError
-from hardpoint.interfaces.serializer import Reader, TensorInfo
-from hardpoint.weights.content import printable, some
+from hardpoint.errors import WeightsError
+from hardpoint.interfaces.serializer import TensorInfo
+from hardpoint.weights.content import some
+from hardpoint.weights.opened import Opened, described, words
 
 if TYPE_CHECKING:
     import torch
 
 
-def checked(reader: Reader, name: str) -> torch.Tensor:
-    """The tensor, if it is what the reader announced.
-
-    :raises ContractViolation: it is not.
-    """
-    info, tensor = reader[name], reader.tensor(name)
-    if _described(tensor) != (info.dtype, info.shape):
-        raise ContractViolation(
-            f"tensor {printable(name)} of {info.file} is not what its reader announced",
-            cause=f"announced {_words(info.dtype, info.shape)}, got {_words(*_described(tensor))}",
-            remedy="report it to the authors of the serializer",
-        )
-    return tensor
-
-
 def fill(
-    module: torch.nn.Module, reader: Reader, path: Path, strict: bool
+    module: torch.nn.Module, opened: Opened, path: Path, strict: bool
 ) -> Mapping[str, torch.Tensor]:
     """Check everything, fetch everything, and only then copy.
 
@@ -40,6 +26,7 @@ def fill(
     """
     import torch
 
+    reader = opened.reader
     state = module.state_dict(keep_vars=True)
     own = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     _refuse_lazy(module, own)
@@ -57,7 +44,7 @@ def fill(
         raise _unfit(path, module, "; ".join(problems[:4]) + more, _remedy(problems, strict))
     sources: dict[tuple[object, ...], tuple[str, torch.Tensor]] = {}
     for name in stored:
-        tensor = checked(reader, name)
+        tensor = opened.tensor(name)
         first, other = sources.setdefault(places[name], (name, tensor))
         if not _same_bits(tensor, other):
             raise _unfit(
@@ -79,7 +66,7 @@ def _unfit(path: Path, module: torch.nn.Module, cause: str, remedy: str) -> Weig
 
 def _differences(missing: set[str], unknown: set[str]) -> list[str]:
     both = {"missing": missing, "not in the module": unknown}
-    return [f"{words}: {some(names)}" for words, names in both.items() if names]
+    return [f"{side}: {some(names)}" for side, names in both.items() if names]
 
 
 def _refuse_lazy(module: torch.nn.Module, own: Mapping[str, torch.Tensor]) -> None:
@@ -104,10 +91,10 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
 
 def _misfit(name: str, mine: torch.Tensor, theirs: TensorInfo) -> str:
     """Why the stored tensor cannot be copied into the module's, or ``""``."""
-    if _described(mine) != (theirs.dtype, theirs.shape):
+    if described(mine) != (theirs.dtype, theirs.shape):
         return (
-            f"{name} is {_words(theirs.dtype, theirs.shape)} in the file, "
-            f"{_words(*_described(mine))} in the module"
+            f"{name} is {words(theirs.dtype, theirs.shape)} in the file, "
+            f"{words(*described(mine))} in the module"
         )
     if mine.is_meta:
         return f"{name} is on the meta device, and has no memory to fill"
@@ -156,11 +143,3 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
         return True
     raw = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
     return torch.equal(*raw)
-
-
-def _described(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
-    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-
-
-def _words(dtype: str, shape: tuple[int, ...]) -> str:
-    return f"{dtype}{list(shape)}"

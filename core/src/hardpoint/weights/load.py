@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hardpoint.errors import WeightsError, did_you_mean
-from hardpoint.weights.choose import open_weights
-from hardpoint.weights.fill import checked, fill
+from hardpoint.weights.choose import open_named
+from hardpoint.weights.fill import fill
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +38,13 @@ def load_weights(
     """
     if mode not in ("map", "own"):
         raise WeightsError(f"{mode!r} is no mode", remedy=did_you_mean(mode, ("map", "own")))
-    with open_weights(path, registry=registry, format=format, device=device) as reader:
+    opened = open_named(path, registry=registry, format=format, device=device)
+    with opened.reader as reader:
         if into is not None:
-            return fill(into, reader, path, strict)
+            return fill(into, opened, path, strict)
         if mode == "map":
-            return {name: checked(reader, name) for name in reader}
-        return {name: _private(checked(reader, name)) for name in reader}
+            return {name: opened.tensor(name) for name in reader}
+        return {name: _private(opened.tensor(name)) for name in reader}
 
 
 def _private(tensor: torch.Tensor) -> torch.Tensor:

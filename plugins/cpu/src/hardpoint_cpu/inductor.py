@@ -124,7 +124,8 @@ def compiling(described: Mapping[str, Any]) -> Iterator[tuple[FakeTensorMode, li
             raise compile_error(
                 "Inductor's code for this segment holds for some of its sizes only",
                 cause=f"it took for granted: {narrowed}",
-                remedy="make these sizes static when capturing, or use mode 'eager'",
+                remedy="bound these sizes when capturing (dynamic={'x': {0: torch.export.Dim("
+                "'batch', max=512)}}), make them static, or use mode 'eager'",
             )
 
 
