@@ -43,7 +43,7 @@ def test_a_ready_provider_shows_its_devices_notes_and_what_is_unverified(site: F
     ran = site.cli("doctor", "backend:npu")
     assert ran.returncode == 0, ran.stderr
     said = " ".join(ran.stdout.split())
-    assert "backend:npu acme-npu 1.0 ready 0: a device that runs nothing, 2.0 GiB" in said
+    assert "backend:npu acme-npu 1.0 ready 0: a device that runs nothing, 2.1 GB" in said
     assert "unverified: no hardware here note: deep" in said
     assert said.endswith("1 ready")
 
@@ -148,7 +148,7 @@ def test_policy_holds_in_the_subprocess_too(site: FakeSite, tmp_path: Path) -> N
     site.add_backend("npu")
     lock = tmp_path / "empty.lock"
     lock.write_text('{"hardpoint-lock": 1, "providers": {}}')
-    found = doctor(site, "npu", HARDPOINT_LOCK=str(lock))["backend:npu"]
+    found = doctor(site, "npu", code=4, HARDPOINT_LOCK=str(lock))["backend:npu"]
     assert found["state"] == "broken"
     assert found["error"]["error"] == "LockMismatch"  # type: ignore[index]
     assert site.imported() == set()

@@ -18,6 +18,7 @@ from fakes.dists import FakeSite
 from hardpoint.cli import main
 from hardpoint.cli.compile import parse_options
 from hardpoint.cli.model_args import parse_dynamic
+from hardpoint.cli.output import size
 from hardpoint.cli.run import _quantile
 from hardpoint.cli.tensor_files import summarize
 
@@ -133,7 +134,7 @@ def test_compile_prints_the_plan_the_verification_and_the_size(folder, model):
     assert "y 0 0 1.000000" in words
     assert "state calls 0 0" in words
     assert "fp32: error 0, at most 0.0001 is allowed; against eager PyTorch" in words
-    assert words.endswith(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+    assert words.endswith(f"wrote {path}, {size(path.stat().st_size)}")
 
 
 def test_compile_as_json_says_what_was_verified_and_written(folder, model):
@@ -336,7 +337,7 @@ def test_a_model_that_is_none_ends_with_code_1_and_says_what_can_be_one(tmp_path
 def test_an_unknown_option_of_a_backend_is_refused(folder, model):
     ran = hardpoint("compile", model, "-t", "cpu", "--option", "cpu.moda=eager",
                     "-o", folder / "never.pt2")  # fmt: skip
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     assert "did you mean 'mode'?" in ran.stderr
     ran = hardpoint("compile", model, "-t", "cpu", "--option", "npu.mode=eager",
                     "-o", folder / "never.pt2")  # fmt: skip

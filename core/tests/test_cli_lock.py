@@ -33,7 +33,7 @@ def test_what_is_locked_is_refused_after_a_change(site: FakeSite, tmp_path: Path
     assert site.cli("doctor", "backend:npu", HARDPOINT_LOCK=lock).returncode == 0
     (site.root / "acme_npu.py").write_text("raise SystemExit\n")
     ran = site.cli("doctor", "backend:npu", HARDPOINT_LOCK=lock)
-    assert ran.returncode == 3
+    assert ran.returncode == 4
     assert "acme_npu.py has another hash than RECORD lists" in ran.stdout
 
 

@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from hardpoint.cli import main
-from hardpoint.cli.inspect import size
+from hardpoint.cli.output import size
 from hardpoint.package.integrity import finish_manifest
 from hardpoint.package.pt2 import TensorStore, write_program
 from hardpoint.package.refusal import AGAIN

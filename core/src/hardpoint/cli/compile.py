@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import rich_click as click
 
 from hardpoint import api
+from hardpoint.cli.backends import check_backends
 from hardpoint.cli.destinations import (
     check_not_the_model,
     check_replaceable,
@@ -20,8 +21,7 @@ from hardpoint.cli.destinations import (
     writable_file,
 )
 from hardpoint.cli.model_args import ModelArgs, model_args
-from hardpoint.cli.inspect import size
-from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
+from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, size, table
 from hardpoint.cli.work import Steps, stdout_kept, working
 from hardpoint.interfaces.backend import PRECISIONS, Precision
 
@@ -189,4 +189,3 @@ def _figure(stored: float | str) -> str:
     """A figure of a verification, which is a string where it is not finite."""
     value = float(stored)
     return "infinite" if math.isinf(value) else f"{value:.3g}"
-

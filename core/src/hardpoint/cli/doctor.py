@@ -13,8 +13,17 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from hardpoint.cli.doctor_worker import state_of
 from hardpoint.cli.examination import Finding, examine
-from hardpoint.cli.inspect import size
-from hardpoint.cli.output import OK, PROVIDER, VERIFICATION, add_row, console, emit_json, json_option, table
+from hardpoint.cli.output import (
+    OK,
+    PROVIDER,
+    VERIFICATION,
+    add_row,
+    console,
+    emit_json,
+    json_option,
+    size,
+    table,
+)
 from hardpoint.cli.providers import ProviderType
 from hardpoint.errors import HardpointError, LockMismatch
 from hardpoint.registry.record import Record

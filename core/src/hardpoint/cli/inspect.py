@@ -10,7 +10,7 @@ from typing import Any
 import rich_click as click
 
 from hardpoint.cli.destinations import existing_file
-from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
+from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, size, table
 from hardpoint.package.archive import Archive
 from hardpoint.package.summary import describe, plain
 
@@ -35,16 +35,6 @@ def command(ctx: click.Context, file: Path, entries: bool, as_json: bool) -> Non
     _tensors(facts)
     _verification(facts)
     _entries(facts)
-
-
-def size(count: int) -> str:
-    """Bytes for people: ``91.4 MB``."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
 
 
 def _overview(facts: Mapping[str, Any]) -> None:

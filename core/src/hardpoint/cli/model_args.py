@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
@@ -13,13 +12,14 @@ from click.shell_completion import CompletionItem
 
 from hardpoint import api
 from hardpoint.cli.work import working
-from hardpoint.errors import ConfigError
+from hardpoint.errors import CaptureError, ConfigError
 from hardpoint.interfaces.kinds import Kind, Target
 from hardpoint.interfaces.partitioner import OBJECTIVES, Objective
 from hardpoint.registry.registry import default_registry
 
 if TYPE_CHECKING:
     from hardpoint.planning.plan import Plan
+    from hardpoint.program.program import Program
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -43,7 +43,7 @@ class ModelArgs:
         with working("importing PyTorch"):
             import torch  # noqa: F401 - takes seconds, which the next line should not be blamed for
         with working(f"capturing {self.model}"):
-            program = api.capture(self.model, dynamic=self.dynamic)
+            program = self._capture()
         with working("planning"):
             return api.plan(
                 program,
@@ -51,6 +51,15 @@ class ModelArgs:
                 objective=self.objective,
                 partitioner=self.partitioner,
             )
+
+    def _capture(self) -> Program:
+        try:
+            return api.capture(self.model, dynamic=self.dynamic)
+        except CaptureError as error:
+            if "{0: 'batch'}" in error.remedy and error.what.startswith("dynamic"):
+                remedy = "write --dynamic NAME.DIM=SIZE, e.g. x.0=batch; dimensions count from 0"
+                raise CaptureError(error.what, cause=error.cause, remedy=remedy) from error
+            raise
 
 
 class TargetType(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click

@@ -26,7 +26,7 @@ from hardpoint.errors import (
     VerificationError,
     did_you_mean,
 )
-from hardpoint.registry.lock import UnusableLock
+from hardpoint.registry.lock import UnusableLockError
 
 OK = 0
 FAILED = 1
@@ -98,6 +98,16 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+def size(count: int) -> str:
+    """Bytes for people: ``91.4 MB``."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
 def json_option(command: F) -> F:
     """Add ``--json``, passed to the command as ``as_json: bool``."""
 
@@ -114,7 +124,7 @@ def json_option(command: F) -> F:
 
 def exit_code(error: HardpointError) -> int:
     """Which of :data:`EXIT_CODES` an error ends the command with."""
-    if isinstance(error, VerificationError | PackageError | LockMismatch | UnusableLock):
+    if isinstance(error, VerificationError | PackageError | LockMismatch | UnusableLockError):
         return VERIFICATION
     if isinstance(error, ProviderError):
         return PROVIDER

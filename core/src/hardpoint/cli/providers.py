@@ -30,7 +30,9 @@ class ProviderType(click.ParamType):  # type: ignore[type-arg]  # generic only i
         kind, colon, name = value.partition(":")
         if not colon or kind not in KINDS:
             meant = [r.key for r in default_registry().records() if r.name == value]
-            hint = f"did you mean {' or '.join(meant)}?" if meant else f"kinds are {', '.join(KINDS)}"
+            hint = (
+                f"did you mean {' or '.join(meant)}?" if meant else f"kinds are {', '.join(KINDS)}"
+            )
             self.fail(f"{value!r} is not KIND:NAME; {hint}", param, ctx)
         return default_registry().record(kind, name)
 

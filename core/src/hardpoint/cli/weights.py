@@ -15,8 +15,16 @@ import rich_click as click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from hardpoint.cli.destinations import existing_file
-from hardpoint.cli.inspect import size
-from hardpoint.cli.output import OK, SuggestingGroup, add_row, console, emit_json, json_option, table
+from hardpoint.cli.output import (
+    OK,
+    SuggestingGroup,
+    add_row,
+    console,
+    emit_json,
+    json_option,
+    size,
+    table,
+)
 from hardpoint.registry.registry import default_registry
 
 if TYPE_CHECKING:

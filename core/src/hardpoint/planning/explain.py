@@ -72,9 +72,10 @@ def render_table(plan: PlanData) -> str:
     for s in plan.segments:
         per_target[str(s.target)] += len(s.nodes)
     shares = ", ".join(f"{t}: {n}/{total}" for t, n in per_target.most_common())
+    segments = f"{len(plan.segments)} segment{'s' * (len(plan.segments) != 1)}"
     lines += [
         "",
-        f"{plan.program.name} for {plan.objective}: {len(plan.segments)} segment{'s' * (len(plan.segments) != 1)}; "
+        f"{plan.program.name} for {plan.objective}: {segments}; "
         f"operations by target: {shares or 'none'}; "
         f"{size(plan.crossing_bytes())} cross between segments",
         f"by {plan.partitioner}; {plan.basis}",

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType

@@ -28,7 +28,7 @@ FORMAT = 1
 _REMEDY = "if you meant to change it, run `hardpoint lock` again; else reinstall the pinned release"
 
 
-class UnusableLock(ConfigError):
+class UnusableLockError(ConfigError):
     """The lock file is missing or damaged: nothing may be loaded under it."""
 
 
@@ -95,7 +95,7 @@ def write(claims: Iterable[Claim], path: Path) -> None:
 def read(path: Path) -> Mapping[str, Pin]:
     """Pins by ``kind:name``.
 
-    :raises UnusableLock: the file is missing, or no lock file.
+    :raises UnusableLockError: the file is missing, or no lock file.
     """
     try:
         whole = json.loads(path.read_text("utf-8"))
@@ -107,7 +107,7 @@ def read(path: Path) -> Mapping[str, Pin]:
         ):
             raise ValueError("a field is not a string")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UnusableLock(
+        raise UnusableLockError(
             f"the lock file {path} is unusable",
             cause=f"{type(error).__name__}: {error}",
             remedy="write it with `hardpoint lock`, or unset HARDPOINT_LOCK",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, overload
 
-from hardpoint.errors import HardpointError, PolicyWarning, ProviderSkipped
+from hardpoint.errors import HardpointError, LockMismatch, PolicyWarning, ProviderSkipped
 from hardpoint.events import Event
 from hardpoint.interfaces.backend import Backend, BackendInfo
 from hardpoint.interfaces.kinds import Kind

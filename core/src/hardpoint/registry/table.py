@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hardpoint.errors import ConfigError, did_you_mean
+from hardpoint.errors import ConfigError, LockMismatch, did_you_mean
 from hardpoint.interfaces.kinds import KINDS, Kind
 from hardpoint.registry import lock
 from hardpoint.registry.discovery import PROVIDER_NAME, scan
@@ -143,9 +143,10 @@ class Table:
 
         :raises ConfigError: it is unusable.
         """
-        pins, failures = self.pins(), {}
+        pins = self.pins()
+        failures: dict[str, LockMismatch] = {}
         for slot in self.slots() if pins is not None else ():
-            if slot.claim and pins is not None and slot.record.state in ("discovered", "failed"):
+            if slot.claim and pins is not None and slot.record.state == "discovered":
                 try:
                     lock.check(slot.claim, pins)
                 except LockMismatch as mismatch:

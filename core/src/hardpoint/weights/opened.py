@@ -1,4 +1,4 @@
-"""An open file of weights and who reads it. A serializer is not trusted: what it gives is checked."""
+"""An open file of weights and who reads it. No serializer is trusted: what it gives is checked."""
 
 from __future__ import annotations
 
