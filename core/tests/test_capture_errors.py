@@ -238,3 +238,19 @@ def test_a_dataclass_that_cannot_be_built_again_comes_back_as_a_record(model):
 
     program = hp.capture(model("return x"), (Local(X),), registry=MOUNTED)
     assert program.signature.describe_arguments() == "x.value: float32[3, 4]"
+
+
+def test_torchscript_is_refused():
+    text = message(torch.jit.trace(nn.ReLU(), X))
+    assert text.endswith(
+        "is a TorchScript module, whose Python code is gone\n"
+        "  remedy: pass the module that it was made from"
+    )
+
+
+def test_a_model_without_weights_is_refused():
+    assert message(nn.Linear(4, 4, device="meta").eval()) == (
+        "Linear has 2 weights without data\n"
+        "  cause: on the meta device: weight, bias\n"
+        "  remedy: load its weights first, e.g. hardpoint.load_weights(path, into=model)"
+    )

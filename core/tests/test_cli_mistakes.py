@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from click.testing import CliRunner, Result
 
 from fakes.dists import PLUGIN, FakeSite
 from hardpoint.cli import main
+
+_STANDARD = {"hardpoint-cpu", "hardpoint-partitioners", "hardpoint-safetensors"}
+pytestmark = pytest.mark.skipif(
+    not {d.metadata["Name"] for d in importlib.metadata.distributions()} >= _STANDARD,
+    reason="needs the standard plugins (cpu, partitioners, safetensors)",
+)
 
 MODEL = """
 import torch

@@ -13,7 +13,7 @@ from torch.export.graph_signature import OutputKind
 
 from hardpoint.compiler.examples import make_examples
 from hardpoint.compiler.segment import compile_segment
-from hardpoint.compiler.verify import DEFAULT_MAX_ERROR, summarize, verify_segment
+from hardpoint.compiler.verify import DEFAULT_MAX_ERROR, reference_values, summarize, verify_segment
 from hardpoint.compiler.wire import wire
 from hardpoint.errors import (
     CompileError,
@@ -144,7 +144,7 @@ def _auto(plan: Plan, registry: Registry, request: CompileRequest) -> CompiledMo
 def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> CompiledModel:
     program = plan.program
     examples = program.example_inputs or make_examples(program.signature)
-    reference = program.run([t.clone() for t in examples])
+    reference = reference_values(program, examples)
     opened: list[OpenedSegment] = []
     errors: dict[str, Difference] = {}
     started = time.perf_counter()

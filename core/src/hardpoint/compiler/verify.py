@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from hardpoint.errors import VerificationError
+from hardpoint.errors import CompileError, VerificationError
 from hardpoint.interfaces.backend import Precision
 from hardpoint.numerics import EQUAL, Difference, compare, json_number
 from hardpoint.planning.data import Segment
 from hardpoint.planning.validate import check_outputs
+from hardpoint.program.program import Program
 from hardpoint.runtime.step import OpenedSegment
 
 # Accepted where the caller names no limit: rounding of the arithmetic, with room for depth.
@@ -21,6 +22,24 @@ DEFAULT_MAX_ERROR: Mapping[Precision, float] = {
     "int8": 1e-1,
     "int4w": 2e-1,
 }
+
+
+def reference_values(
+    program: Program, examples: Sequence[torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Every value of ``program`` in eager PyTorch, by name.
+
+    :raises CompileError: the program itself fails on these examples.
+    """
+    try:
+        return program.run([t.clone() for t in examples])
+    except Exception as error:
+        reason = str(error).partition("\n\nWhile executing")[0]
+        raise CompileError(
+            f"{program.name} fails on its own examples in eager PyTorch",
+            cause=f"{type(error).__name__}: {reason[:600]}",
+            remedy="call the model itself with these examples first",
+        ) from error
 
 
 def verify_segment(

@@ -46,6 +46,7 @@ def capture_module(
         ``None`` among the arguments are fixed at their value.
     :raises CaptureError: ``torch.export`` cannot trace the model; says which line and what to do.
     """
+    _refuse_unusual(model)
     if model.training:
         warnings.warn(
             f"{type(model).__name__} is in training mode: dropout and batch statistics are "
@@ -133,6 +134,23 @@ def capture_module(
         name=name or type(model).__name__,
         prefix="model.",
     )
+
+
+def _refuse_unusual(model: torch.nn.Module) -> None:
+    kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError(
+            f"{kind} is a TorchScript module, whose Python code is gone",
+            remedy="pass the module that it was made from",
+        )
+    held = [*model.named_parameters(), *model.named_buffers()]
+    empty = [name for name, tensor in held if tensor.is_meta]
+    if empty:
+        raise CaptureError(
+            f"{kind} has {len(empty)} weights without data",
+            cause=f"on the meta device: {', '.join(empty[:4])}",
+            remedy="load its weights first, e.g. hardpoint.load_weights(path, into=model)",
+        )
 
 
 class _Flat(torch.nn.Module):

@@ -272,7 +272,7 @@ class CompiledModel:
         rows = [f"compiled {self.facts.name}: {self.signature.describe_arguments()}"]
         rows += [f"  {s.id}  {s.target}  {s.artifact.format}" for s in self.segments]
         if self.verification:
-            rows.append(f"  verified: max error {self.verification['max_error']:.3g}")
+            rows.append(f"  verified: max error {float(str(self.verification['max_error'])):.3g}")
         return "\n".join(rows)
 
 
