@@ -85,7 +85,7 @@ def main() -> None:
     weights = hp.load_weights(directory / "model.safetensors")
     total = sum(t.nbytes for t in weights.values())
     console.print(
-        f"  {len(weights)} tensors, {total / 2**20:.1f} MiB in {time.perf_counter() - begin:.3f} s"
+        f"  {len(weights)} tensors, {total / 1e6:.1f} MB in {time.perf_counter() - begin:.3f} s"
     )
 
     step(2, "capture, with dynamic batch and sequence")
