@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 Call = tuple[tuple, dict]
 
@@ -50,3 +51,54 @@ class Case:
 def size(i: int, first: int = 3) -> int:
     """A dynamic size of call `i`: several, never 1."""
     return (first, first + 2, 2, first + 5)[i % 4]
+
+
+def module(forward, **state):
+    """A module of one function; `state` holds its parameters, buffers and sub-modules."""
+
+    class Small(nn.Module):
+        pass
+
+    def make():
+        made = Small()
+        for name, value in state.items():
+            value = value() if callable(value) and not isinstance(value, nn.Module) else value
+            if isinstance(value, (nn.Module, nn.Parameter)):
+                setattr(made, name, value)
+            else:
+                made.register_buffer(name, value)
+        return made
+
+    Small.forward = forward
+    Small.__name__ = Small.__qualname__ = forward.__name__
+    return make
+
+
+def case(cases: list[Case], inputs, dynamic=None, *, random=False, training=False, **state):
+    """Add the decorated `forward` to `cases`."""
+
+    def register(forward):
+        cases.append(
+            Case(forward.__name__, module(forward, **state), inputs, dynamic, random, training)
+        )  # fmt: skip
+        return forward
+
+    return register
+
+
+def rows(i):
+    """The usual input: a matrix with a dynamic number of rows."""
+    return torch.randn(size(i), 4)
+
+
+ROWS = {"x": {0: "rows"}}
+
+
+def images(i):
+    """A batch of small pictures."""
+    return torch.randn(size(i), 3, 6, 6)
+
+
+def linear(inputs=4, outputs=4):
+    """A layer that is made with its model."""
+    return lambda: nn.Linear(inputs, outputs)
