@@ -18,9 +18,9 @@ from fakes.dists import FakeSite
 from hardpoint.cli import main
 from hardpoint.cli.compile import parse_options
 from hardpoint.cli.model_args import parse_dynamic
-from hardpoint.cli.output import size
 from hardpoint.cli.run import _quantile
 from hardpoint.cli.tensor_files import summarize
+from hardpoint.units import size
 
 
 def _installed(*dists):

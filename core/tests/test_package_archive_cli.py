@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner
 
 from hardpoint.cli import main
-from hardpoint.cli.output import size
 from hardpoint.package.integrity import finish_manifest
 from hardpoint.package.pt2 import TensorStore, write_program
 from hardpoint.package.refusal import AGAIN
 from hardpoint.package.writer import ArchiveWriter
+from hardpoint.units import size
 from package_forge import remake
 
 

@@ -16,7 +16,6 @@ from eager_backend import Provider
 from hardpoint import Assignment, ConfigError, Partitioner, Registry
 from hardpoint.planning import compute_nodes
 from hardpoint.planning.costs import value_bytes
-from hardpoint.planning.explain import size
 from hardpoint.planning.html import render_page
 from hardpoint.planning.page import parts, picture
 from hardpoint.planning.page.drawing import Box
@@ -25,6 +24,7 @@ from hardpoint.planning.page.layout import place
 from hardpoint.planning.page.markup import LONGEST, Markup, el, text
 from hardpoint.planning.planner import plan_program
 from hardpoint.program.capture import capture_module
+from hardpoint.units import size
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>\u202e\x00'

@@ -72,6 +72,7 @@ def test_one_module_can_serve_several_providers(site: FakeSite) -> None:
     registry = registry_of(site)
     registry.open("backend", "a")
     registry.open("backend", "b")
+    assert [record.state for record in registry.records()] == ["loaded", "loaded"]
 
 
 def test_a_failure_is_remembered_until_reload(site: FakeSite) -> None:

@@ -117,7 +117,8 @@ def test_the_environment_names_a_lock_and_code_goes_before_it(
 
 
 def test_what_the_process_adds_is_its_own_code_and_needs_no_pin(site: FakeSite, lock: Path) -> None:
-    registry_of(site, lock).add("backend", "mine", BackendPlugin())
+    added = registry_of(site, lock).add("backend", "mine", BackendPlugin())
+    assert added.state == "loaded"
 
 
 def test_a_corrected_installation_works_after_reload(site: FakeSite, lock: Path) -> None:

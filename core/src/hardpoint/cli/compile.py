@@ -21,9 +21,10 @@ from hardpoint.cli.destinations import (
     writable_file,
 )
 from hardpoint.cli.model_args import ModelArgs, model_args
-from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, size, table
+from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
 from hardpoint.cli.work import Steps, stdout_kept, working
 from hardpoint.interfaces.backend import PRECISIONS, Precision
+from hardpoint.units import size
 
 if TYPE_CHECKING:
     from hardpoint.planning.plan import Plan

@@ -21,13 +21,13 @@ from hardpoint.cli.output import (
     console,
     emit_json,
     json_option,
-    size,
     table,
 )
 from hardpoint.cli.providers import ProviderType
 from hardpoint.errors import HardpointError, LockMismatch
 from hardpoint.registry.record import Record
 from hardpoint.registry.registry import default_registry
+from hardpoint.units import size
 
 # Each may start a driver or import a gigabyte of SDK.
 _AT_ONCE = 2

@@ -10,9 +10,10 @@ from typing import Any
 import rich_click as click
 
 from hardpoint.cli.destinations import existing_file
-from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, size, table
+from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
 from hardpoint.package.archive import Archive
 from hardpoint.package.summary import describe, plain
+from hardpoint.units import size
 
 
 @click.command("inspect")

@@ -98,16 +98,6 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def size(count: int) -> str:
-    """Bytes for people: ``91.4 MB``."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
 def json_option(command: F) -> F:
     """Add ``--json``, passed to the command as ``as_json: bool``."""
 

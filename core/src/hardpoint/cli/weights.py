@@ -22,10 +22,10 @@ from hardpoint.cli.output import (
     console,
     emit_json,
     json_option,
-    size,
     table,
 )
 from hardpoint.registry.registry import default_registry
+from hardpoint.units import size
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hardpoint.planning.data import Segment
-from hardpoint.planning.explain import count, short, size
+from hardpoint.planning.explain import short
 from hardpoint.planning.page.drawing import Box
 from hardpoint.planning.page.flow import Flow, Link, Port
 from hardpoint.planning.page.layout import Layout
 from hardpoint.planning.page.markup import Markup, clip, el
 from hardpoint.planning.page.words import Shown, operators, percent, plural, times, tiny
+from hardpoint.units import count, size
 
 WIDTH, COMPACT_WIDTH, COMPACT_HEIGHT = 272.0, 216.0, 34.0
 PORT_WIDTH, PORT_HEIGHT = 172.0, 40.0

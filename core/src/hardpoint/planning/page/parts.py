@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from hardpoint.planning.costs import flops
 from hardpoint.planning.data import Segment
-from hardpoint.planning.explain import count, short, size
+from hardpoint.planning.explain import short
 from hardpoint.planning.page.flow import Link
 from hardpoint.planning.page.markup import Markup, el
 from hardpoint.planning.page.words import Shown, head_cells, operators, plural, seconds, times
+from hardpoint.units import count, size
 
 # Rows of operations in the whole page; a page of more is slow to open and to search.
 ROWS = 6000

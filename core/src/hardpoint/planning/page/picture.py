@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hardpoint.planning.data import Segment
-from hardpoint.planning.explain import size
 from hardpoint.planning.page import boxes
 from hardpoint.planning.page.drawing import Box
 from hardpoint.planning.page.flow import Flow, Link, gathered
@@ -14,6 +13,7 @@ from hardpoint.planning.page.layout import Layout, place
 from hardpoint.planning.page.markup import Markup, el, join
 from hardpoint.planning.page.patterns import definitions
 from hardpoint.planning.page.words import Shown, plural
+from hardpoint.units import size
 
 # Above this many segments boxes shrink to one line; above the next, only the first are drawn.
 COMPACT_ABOVE = 40

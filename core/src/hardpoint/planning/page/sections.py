@@ -10,7 +10,6 @@ import torch
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import TargetInfo
 from hardpoint.planning.data import Segment
-from hardpoint.planning.explain import count, size
 from hardpoint.planning.page.markup import Markup, el
 from hardpoint.planning.page.words import (
     Shown,
@@ -21,6 +20,7 @@ from hardpoint.planning.page.words import (
     plural,
     seconds,
 )
+from hardpoint.units import count, size
 
 # As many stand in the head, and in a target's list, with how many more there are.
 SPECS = 40
