@@ -35,7 +35,7 @@ _WHERE = {
         "Assignment Costs Objective Partitioner PartitionerInfo TargetInfo"
     ),
     "hardpoint.interfaces.probe": "Device Probe ProbeRequest",
-    "hardpoint.interfaces.serializer": "Reader Serializer SerializerInfo TensorInfo",
+    "hardpoint.interfaces.serializer": "Index Reader Serializer SerializerInfo TensorInfo",
     "hardpoint.interfaces.transport": "Transport TransportInfo",
     "hardpoint.planning.plan": "Plan",
     "hardpoint.program.program": "Program",
@@ -116,6 +116,7 @@ if TYPE_CHECKING:
         ProbeRequest as ProbeRequest,
     )
     from hardpoint.interfaces.serializer import (
+        Index as Index,
         Reader as Reader,
         Serializer as Serializer,
         SerializerInfo as SerializerInfo,

@@ -25,6 +25,8 @@ COMMANDS = {
     "inspect": ("hardpoint.cli.inspect", "Show what a package holds."),
     "weights": ("hardpoint.cli.weights", "Look into and convert files of weights."),
     "verify-package": ("hardpoint.cli.verify_package", "Check every hash and rule of a package."),
+    "new": ("hardpoint.cli.new", "Start a plugin: a complete distribution that passes the kit."),
+    "check": ("hardpoint.cli.check", "Prove a provider conformant: run the kit on it."),
     "completion": ("hardpoint.cli.completion", "Print the completion script of a shell."),
 }
 

@@ -26,6 +26,8 @@ class BackendInfo:
     :param options: name -> one line of help, for every backend-specific option.
     :param strided_inputs: its executables honour the strides of their inputs. Where false, the
         runtime hands it contiguous tensors only.
+    :param cpu_kernels: it computes with PyTorch's own CPU kernels, by design. Where false, such a
+        kernel seen during a call is a silent fallback, and the conformance kit says so.
     :param unverified: why its results are not proven on real hardware, or ``""``.
     """
 
@@ -34,6 +36,7 @@ class BackendInfo:
     precisions: tuple[Precision, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     strided_inputs: bool = False
+    cpu_kernels: bool = False
     unverified: str = ""
 
 

@@ -25,11 +25,14 @@ class PartitionerInfo:
 
     :param requires_api: (major, minor) of the contract it was written for; no default on purpose.
     :param objectives: the objectives it can optimise for.
+    :param uses_costs: it minimises the predicted costs it is given. Where false, it goes by the
+        order of the targets alone.
     """
 
     requires_api: tuple[int, int]
     summary: str
     objectives: tuple[Objective, ...]
+    uses_costs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

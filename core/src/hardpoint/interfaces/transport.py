@@ -19,12 +19,16 @@ class TransportInfo:
     :param requires_api: (major, minor) of the contract it was written for; no default on purpose.
     :param devices: types of device whose tensors it moves, in PyTorch's terms, e.g. ``("cpu",)``.
     :param collectives: names as in ``torch.distributed``, e.g. ``("all_reduce", "broadcast")``.
+    :param dtypes: what it moves, PyTorch's names without ``torch.``; empty: all that gloo moves.
+    :param reductions: e.g. ``("SUM", "MAX")``, names of ``ReduceOp``; empty: all that gloo has.
     """
 
     requires_api: tuple[int, int]
     summary: str
     devices: tuple[str, ...]
     collectives: tuple[str, ...]
+    dtypes: tuple[str, ...] = ()
+    reductions: tuple[str, ...] = ()
     unverified: str = ""
 
 

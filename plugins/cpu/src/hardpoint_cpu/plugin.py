@@ -22,6 +22,7 @@ def hardpoint_backend_info() -> BackendInfo:
             "(default false); faster, and the weights are no longer shared",
         },
         strided_inputs=True,
+        cpu_kernels=True,
     )
 
 

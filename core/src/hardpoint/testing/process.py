@@ -1,0 +1,106 @@
+"""Run a piece of Python in a fresh interpreter: what a check cannot do to its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hardpoint.testing.check import fail
+
+# Python puts the current folder first on sys.path, where a module can stand in for a real one.
+_START = "import sys; sys.path = [folder for folder in sys.path if folder]\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A process that ended.
+
+    :param code: its exit status, or minus the number of the signal that killed it; ``None``: it
+        did not end in time and was killed.
+    :param answer: what it wrote to the file ``ANSWER``, parsed; ``None`` where it wrote none.
+    """
+
+    code: int | None
+    out: str
+    err: str
+    answer: Any = None
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in words, with the last lines it wrote to stderr."""
+        if self.code is None:
+            how = "it did not end in time"
+        elif self.code < 0:
+            how = f"killed by {signal.Signals(-self.code).name}"
+        else:
+            how = f"exit status {self.code}"
+        return "; ".join([how, *self.err.strip().splitlines()[-6:]])
+
+
+def run_python(
+    source: str,
+    *arguments: str,
+    timeout: float = 120.0,
+    environment: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run ``source`` in a process of its own, in an empty folder, and wait for its end.
+
+    The source finds ``arguments`` in ``sys.argv[1:]`` and a function ``answer(value)``, which
+    hands JSON-serializable data back. The process and all it started are killed at the end.
+
+    :param timeout: seconds.
+    :param environment: variables set on top of this process's.
+    """
+    with tempfile.TemporaryDirectory(prefix="hardpoint-check-") as folder:
+        reply = Path(folder, "answer.json")
+        prologue = (
+            f"def answer(value, _path={str(reply)!r}):\n"
+            "    import json\n"
+            "    with open(_path, 'w') as file: json.dump(value, file)\n"
+        )
+        work = Path(folder, "work")
+        work.mkdir()
+        child = subprocess.Popen(
+            [sys.executable, "-c", _START + prologue + source, *arguments],
+            cwd=work,
+            env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        code: int | None
+        try:
+            out, err = child.communicate(timeout=timeout)
+            code = child.returncode
+        except subprocess.TimeoutExpired:
+            _kill(child)
+            out, err = child.communicate()
+            code = None
+        finally:
+            _kill(child)
+        value = json.loads(reply.read_text()) if reply.exists() else None
+        return Finished(code, out.decode(errors="replace"), err.decode(errors="replace"), value)
+
+
+def answer_of(done: Finished, what: str) -> Any:
+    """Its answer; the check fails where the process ended otherwise.
+
+    :param what: what it was to do, for the message.
+    """
+    if done.code != 0 or done.answer is None:
+        fail(f"{what}: the process ended without an answer: {done.ending}")
+    return done.answer
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # the whole group has ended by itself

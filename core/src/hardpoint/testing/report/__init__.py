@@ -1,0 +1,1 @@
+"""What a run of the kit found: levels, JSON, a page for people."""

@@ -1,0 +1,1 @@
+"""What ``pytest --pyargs hardpoint.testing.suite --provider kind:name`` collects."""
