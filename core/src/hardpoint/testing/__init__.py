@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from hardpoint.testing.plugin import (
+    figures as figures,
     pytest_addoption as pytest_addoption,
     pytest_collection_modifyitems as pytest_collection_modifyitems,
     pytest_configure as pytest_configure,
@@ -25,9 +26,9 @@ from hardpoint.testing.plugin import (
     pytest_runtest_protocol as pytest_runtest_protocol,
     pytest_sessionfinish as pytest_sessionfinish,
     pytest_terminal_summary as pytest_terminal_summary,
-    figures as figures,
     subject as subject,
 )  # fmt: skip
+from hardpoint.testing.suites import SUITES
 
 if TYPE_CHECKING:
     from hardpoint.testing.backend import BackendSuite as BackendSuite
@@ -35,18 +36,11 @@ if TYPE_CHECKING:
     from hardpoint.testing.serializer import SerializerSuite as SerializerSuite
     from hardpoint.testing.transport import TransportSuite as TransportSuite
 
-_HOME = {
-    "BackendSuite": "hardpoint.testing.backend",
-    "PartitionerSuite": "hardpoint.testing.partitioner",
-    "SerializerSuite": "hardpoint.testing.serializer",
-    "TransportSuite": "hardpoint.testing.transport",
-}
-
 __all__ = ["BackendSuite", "PartitionerSuite", "SerializerSuite", "TransportSuite"]
 
 
 def __getattr__(name: str) -> object:
     """Import a suite on first use: a vendor of one kind need not import the others."""
-    if name not in _HOME:
+    if name not in SUITES:
         raise AttributeError(f"module 'hardpoint.testing' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(SUITES[name]), name)

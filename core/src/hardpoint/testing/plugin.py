@@ -25,14 +25,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hardpoint", "conformance kit of hardpoint")
     add = group.addoption
     add("--provider", metavar="KIND:NAME", default="", help="the provider under test")
-    add("--settings", metavar="FILE", help=f"settings and known failures (default: {FILE} in rootdir)")  # fmt: skip
-    add("--samples", choices=("quick", "full"), default="quick", help="backends: a minute of operators, or all")  # fmt: skip
-    add("--workers", type=int, default=2, help="backends: processes that run operators side by side")  # fmt: skip
-    add("--samples-cache", metavar="DIR", default="", help="backends: remember operator results here")  # fmt: skip
+    add(
+        "--settings",
+        metavar="FILE",
+        help=f"settings and known failures (default: {FILE} in rootdir)",
+    )
+    add(
+        "--samples",
+        choices=("quick", "full"),
+        default="quick",
+        help="backends: a minute of operators, or all",
+    )
+    add(
+        "--workers", type=int, default=2, help="backends: processes that run operators side by side"
+    )
+    add(
+        "--samples-cache",
+        metavar="DIR",
+        default="",
+        help="backends: remember operator results here",
+    )
     add("--report", metavar="DIR", help="write KIND-NAME.json and .html of each provider here")
     add("--checks", metavar="NAME,...", default="", help="run only these checks of the kit")
     add("--except-checks", metavar="NAME,...", default="", help="leave these checks out")
-    add("--journal", metavar="FILE", help="write each event here as it happens (used by the command line)")  # fmt: skip
+    add(
+        "--journal",
+        metavar="FILE",
+        help="write each event here as it happens (used by the command line)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +73,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             kept.append(item)
             continue
         known.add(check.name)
-        if _is_meant(config, suite) and (not wanted or check.name in wanted) and check.name not in unwanted:  # fmt: skip
+        if (
+            _is_meant(config, suite)
+            and (not wanted or check.name in wanted)
+            and check.name not in unwanted
+        ):
             kept.append(item)
             key = _key(config, suite)
             reason = _settings(config, key).expected_failures.get(check.name)
@@ -122,7 +146,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the check measures or counts: JSON-serializable, shown in the report."""
-    return request.node.stash.setdefault(_FIGURES, {})
+    found: dict[str, Any] = request.node.stash.setdefault(_FIGURES, {})
+    return found
 
 
 @pytest.hookimpl(wrapper=True)

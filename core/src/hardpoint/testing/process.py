@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -80,11 +81,11 @@ def run_python(
             out, err = child.communicate(timeout=timeout)
             code = child.returncode
         except subprocess.TimeoutExpired:
-            _kill(child)
+            kill_group(child)
             out, err = child.communicate()
             code = None
         finally:
-            _kill(child)
+            kill_group(child)
         value = json.loads(reply.read_text()) if reply.exists() else None
         return Finished(code, out.decode(errors="replace"), err.decode(errors="replace"), value)
 
@@ -99,8 +100,8 @@ def answer_of(done: Finished, what: str) -> Any:
     return done.answer
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    try:
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads its own group, and what it started; wait for it."""
+    with contextlib.suppress(ProcessLookupError):  # all of it has ended by itself
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # the whole group has ended by itself
+    child.wait()

@@ -12,9 +12,11 @@ import pytest
 from hardpoint.errors import HardpointError
 from hardpoint.testing.check import Check, CheckFailed
 from hardpoint.testing.journal import Journal, Outcome, Result
-from hardpoint.testing.report.build import build_report
+from hardpoint.testing.report.build import Report, build_report
+from hardpoint.testing.report.facts import facts
 from hardpoint.testing.report.files import write_report
 from hardpoint.testing.subject import Subject
+from hardpoint.testing.suites import is_complete
 
 
 class Run:
@@ -58,16 +60,20 @@ class Run:
 
     def write_reports(self, folder: Path) -> None:
         """``KIND-NAME.json`` and ``.html`` of each provider."""
-        for key, found in self._found.items():
+        for key in self._found:
             if key in self.subjects:
-                write_report(build_report(self.subjects[key], list(found.values())), folder)
+                write_report(self._report(key), folder)
 
     def summary(self) -> Iterator[str]:
         """A line for each provider."""
-        for key, found in self._found.items():
+        for key in self._found:
             if key in self.subjects:
-                report = build_report(self.subjects[key], list(found.values()))
-                yield f"{key}: level {report['level'] or 'none'}"
+                yield f"{key}: level {self._report(key)['level'] or 'none'}"
+
+    def _report(self, key: str) -> Report:
+        subject, found = self.subjects[key], self._found[key]
+        complete = is_complete(subject.kind, found)
+        return build_report(facts(subject), subject, list(found.values()), complete=complete)
 
     def _write(self, event: str, **data: object) -> None:
         if self._journal is not None:
@@ -103,7 +109,9 @@ def _reason(
     if outcome == "known":
         return str(getattr(report, "wasxfail", ""))
     if raised is None:  # a strict expected failure that passed
-        return f"it does not fail any more; take it out of the expected failures ({report.longrepr})"  # fmt: skip
+        return (
+            f"it does not fail any more; take it out of the expected failures ({report.longrepr})"
+        )
     error = raised.value
     if isinstance(error, pytest.skip.Exception):
         return str(error.msg)

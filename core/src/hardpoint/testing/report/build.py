@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
 from typing import Any, TypedDict
 
-from hardpoint import __version__
-from hardpoint.errors import HardpointError
-from hardpoint.interfaces.kinds import API_MAJOR, API_MINOR, Kind
+from hardpoint.interfaces.kinds import Kind
 from hardpoint.testing.check import LEVELS
 from hardpoint.testing.journal import Result
+from hardpoint.testing.report.facts import Facts
 from hardpoint.testing.subject import Subject
 
 REPORT_VERSION = 1
@@ -31,49 +26,41 @@ class LevelRow(TypedDict):
     skipped: int
 
 
-class Report(TypedDict):
+class Report(Facts):
     """One run of the kit on one provider.
 
     ``level`` is the highest one reached, ``""`` where none is. ``passed``: nothing failed.
-    ``unavailable`` is the provider's own reason why it cannot work on this machine, or ``""``.
+    ``complete``: no check of the suite was left out. ``samples``: backends: ``quick`` or ``full``.
     """
 
     report: int
-    provider: str
-    kind: Kind
-    distribution: str
-    version: str
     level: str
     passed: bool
-    unavailable: str
+    complete: bool
     samples: str
-    environment: dict[str, str]
-    info: dict[str, Any]
+    seconds: float
     settings: dict[str, Any]
     levels: list[LevelRow]
     checks: list[dict[str, Any]]
 
 
-def build_report(subject: Subject, results: Sequence[Result]) -> Report:
+def build_report(
+    facts: Facts, subject: Subject, results: Sequence[Result], *, complete: bool
+) -> Report:
     """The report of ``results`` on ``subject``."""
     order = LEVELS[subject.kind]
     ordered = sorted(results, key=lambda r: order.index(r.level))
     rows = levels(subject.kind, ordered)
     reached = [row["name"] for row in rows if row["reached"]]
     settings = subject.settings
-    record = subject.record
     return Report(
+        **facts,
         report=REPORT_VERSION,
-        provider=subject.key,
-        kind=subject.kind,
-        distribution=record.dist,
-        version=record.version,
         level=reached[-1] if reached else "",
         passed=not any(r.outcome in ("failed", "crashed") for r in results),
-        unavailable=_unavailable(subject),
+        complete=complete,
         samples=subject.effort.samples if subject.kind == "backend" else "",
-        environment=environment(),
-        info=_info(subject),
+        seconds=round(sum(r.seconds for r in results), 1),
         settings={
             "precision": settings.precision,
             "config": dict(settings.config),
@@ -107,30 +94,3 @@ def levels(kind: Kind, results: Sequence[Result]) -> list[LevelRow]:
             )
         )
     return rows
-
-
-def environment() -> dict[str, str]:
-    """What the run stood on."""
-    return {
-        "hardpoint": __version__,
-        "contract": f"{API_MAJOR}.{API_MINOR}",
-        "torch": importlib.metadata.version("torch"),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
-    }
-
-
-def _unavailable(subject: Subject) -> str:
-    try:
-        return subject.probe.reason
-    except HardpointError as error:
-        return f"{type(error).__name__}: {error.what}"
-
-
-def _info(subject: Subject) -> dict[str, Any]:
-    try:
-        info = subject.info
-    except HardpointError as error:
-        return {"error": str(error)}
-    return asdict(info) if is_dataclass(info) and not isinstance(info, type) else {}
