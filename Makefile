@@ -46,7 +46,7 @@ bench: ## Every benchmark; the pages go to docs/benchmarks/
 	done
 
 docs: ## Generate docs/reference/ from the code
-	$(call setup)
+	$(call setup,--group test)
 	$(RUN) tests/tools/reference.py docs/reference
 
 clean: ## Remove .venv, caches and build output

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 import hardpoint
+from conformance_pages import checks_page, matrix_page
 from docstring_markdown import inline, markdown, summary
 from hardpoint import errors, hookspecs
 from hardpoint.cli import COMMANDS, LazyCommand
@@ -247,7 +248,9 @@ def pages() -> dict[str, str]:
         "- [The Python API](python.md): every public name of `hardpoint`\n"
         "- [Hooks](hooks.md): what a plugin implements\n"
         "- [Errors and warnings](errors.md)\n"
-        "- [The command line](cli.md): every command, option and exit code",
+        "- [The command line](cli.md): every command, option and exit code\n"
+        "- [The checks of the conformance kit](checks.md)\n"
+        "- [The compatibility matrix](compatibility.md): what the kit found on our own providers",
     ]
     return {
         "README.md": "\n\n".join(index) + "\n",
@@ -255,6 +258,8 @@ def pages() -> dict[str, str]:
         "hooks.md": hooks_page(),
         "errors.md": errors_page(),
         "cli.md": command_page(),
+        "checks.md": checks_page(NOTE),
+        "compatibility.md": matrix_page(NOTE),
     }
 
 
