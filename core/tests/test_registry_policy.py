@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 import hardpoint
 from fakes.dists import FakeSite
-from fakes.plugins import BackendPlugin
+from fakes.plugins import BackendPlugin, EveryKind
 from hardpoint import ConfigError, Policy, PolicyWarning
 
 
@@ -194,6 +194,16 @@ def test_what_a_process_adds_is_subject_to_policy_too(site: FakeSite) -> None:
         registry.add("backend", "cpu", BackendPlugin())
     trusting = hardpoint.Registry(path=[], policy=Policy(override=("backend:cpu",)))
     assert trusting.add("backend", "cpu", BackendPlugin()).state == "loaded"
+
+
+def test_under_another_prefix_every_name_is_its_owners(tmp_path: Path) -> None:
+    FakeSite(tmp_path).add("theirs", entry_points="[theirs.backend.v1]\ncpu = theirs_cpu\n")
+    registry = hardpoint.Registry(path=[str(tmp_path)], group_prefix="theirs")
+    assert registry.record("backend", "cpu").state == "discovered"
+    assert registry.add("transport", "gloo", EveryKind()).state == "loaded"
+    with pytest.raises(hardpoint.ProviderNotFound) as refusal:
+        registry.open("backend", "openvino")
+    assert "pip install hardpoint-openvino" not in str(refusal.value)
 
 
 _entry = st.tuples(

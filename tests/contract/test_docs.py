@@ -14,6 +14,7 @@ PAGES = [
     *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("*/README.md")),
     *sorted(ROOT.glob("plugins/*/README.md")),
+    *sorted(ROOT.glob("contrib/*/README.md")),
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
 ]

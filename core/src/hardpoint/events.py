@@ -27,7 +27,7 @@ class Event:
 
     :param kind: what happened; one of :data:`EVENT_KINDS`.
     :param provider: ``kind:name`` of the provider concerned, or ``""``.
-    :param data: details, JSON-serializable.
+    :param data: details, JSON-serializable; ``seconds`` is how long it took, up to :attr:`time`.
     :param time: seconds since the epoch.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ def save_package(model: CompiledModel, path: Path) -> Path:
 
     :raises PackageError: it cannot be written.
     """
+    start = time.perf_counter()
     program = model.facts.program()
     examples = (*model.facts.examples, *model.facts.expected)
     small = sum(t.nbytes for t in examples) <= EXAMPLES_LIMIT
@@ -53,7 +55,8 @@ def save_package(model: CompiledModel, path: Path) -> Path:
             "verification": dict(model.verification),
         }
         finish_manifest(writer, manifest)
-    model.emit(Event("packaged", data={"program": model.facts.name, "path": str(path)}))
+    facts = {"program": model.facts.name, "path": str(path), "seconds": time.perf_counter() - start}
+    model.emit(Event("packaged", data=facts))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -56,6 +57,7 @@ def plan_program(
     :raises PlanError: some operation runs on none of the targets.
     :raises ProviderUnavailable: a target named explicitly is not available here, with the reason.
     """
+    start = time.perf_counter()
     if not isinstance(program, Program):
         raise PlanError(
             f"plan() takes a program, got {type(program).__name__}",
@@ -104,7 +106,8 @@ def plan_program(
     )
     registry.emit(
         Event("planned", name, {"program": program.name, "segments": len(plan.segments),
-                                "targets": [str(t) for t in plan.targets]})
+                                "targets": [str(t) for t in plan.targets],
+                                "seconds": time.perf_counter() - start})
     )  # fmt: skip
     return plan
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +43,7 @@ def capture_source(
 
     :raises CaptureError: it names nothing, or the model cannot be captured.
     """
+    start = time.perf_counter()
     if isinstance(model, torch.nn.Module):
         program = capture_module(model, args, kwargs, dynamic=dynamic, name=name)
     elif isinstance(model, (str, Path)):
@@ -53,7 +55,11 @@ def capture_source(
     registry.emit(
         Event(
             "captured",
-            data={"program": program.name, "nodes": len(program.exported.graph.nodes)},
+            data={
+                "program": program.name,
+                "nodes": len(program.exported.graph.nodes),
+                "seconds": time.perf_counter() - start,
+            },
         )
     )
     return program

@@ -65,18 +65,19 @@ class Loader:
     def _load(self, slot: Slot) -> None:
         """Import and mount what ``slot`` claims; record the outcome in it, good or bad."""
         key, pins = slot.record.key, self._table.pins()
+        start = time.perf_counter()
         try:
             self._mount(slot, self._import(slot, pins))
         except ProviderError as failure:
             with self._flights.lock:
                 slot.fail(failure, _state_after(failure))
-            self._emit(Event("failed", key, {"stage": "load", **failure.to_json()}))
+            self._emit_failure(key, "load", start, failure)
             raise
         with self._flights.lock:
             if not self._table.holds(slot):  # reloaded or removed meanwhile
                 self._mounts.unmount(key)
                 return
-        self._emit(Event("loaded", key, slot.record.to_json()))
+        self._emit_loaded(slot.record, start)
 
     def _join(self, slot: Slot) -> None:
         """Wait for the thread that loads this provider."""
@@ -94,6 +95,7 @@ class Loader:
         key = slot.record.key
         while not self._flights.begin(key):
             self._join(slot)
+        start = time.perf_counter()
         try:
             there = self._table.find(key)
             if there is not None:
@@ -102,7 +104,15 @@ class Loader:
             self._table.put(slot)
         finally:
             self._flights.end(key)
-        self._emit(Event("loaded", key, slot.record.to_json()))
+        self._emit_loaded(slot.record, start)
+
+    def _emit_loaded(self, record: Record, start: float) -> None:
+        seconds = time.perf_counter() - start
+        self._emit(Event("loaded", record.key, {**record.to_json(), "seconds": seconds}))
+
+    def _emit_failure(self, key: str, stage: str, start: float, failure: HardpointError) -> None:
+        facts = {"stage": stage, "seconds": time.perf_counter() - start, **failure.to_json()}
+        self._emit(Event("failed", key, facts))
 
     def _import(self, slot: Slot, pins: Mapping[str, lock.Pin] | None) -> object:
         claim = slot.claim
@@ -167,10 +177,11 @@ class Loader:
         """
         record = self.loaded(kind, name).record
         what = f"{record.key} could not be {'opened' if stage == 'open' else 'probed'}"
+        start = time.perf_counter()
         try:
             return self._call(record, stage, what, arguments, own_words=True)
         except HardpointError as failure:
-            self._emit(Event("failed", record.key, {"stage": stage, **failure.to_json()}))
+            self._emit_failure(record.key, stage, start, failure)
             raise
 
     def _call(

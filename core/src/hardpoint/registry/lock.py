@@ -13,14 +13,13 @@ import csv
 import hashlib
 import importlib.util
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from hardpoint.errors import ConfigError, LockMismatch
+from hardpoint.files import write_atomically
 from hardpoint.registry.discovery import Claim
 from hardpoint.registry.reserved import normalize
 
@@ -74,16 +73,7 @@ def write(claims: Iterable[Claim], path: Path) -> None:
     providers = {claim.key: asdict(pin(claim)) for claim in sorted(claims, key=lambda c: c.key)}
     text = json.dumps({"hardpoint-lock": FORMAT, "providers": providers}, indent=2) + "\n"
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(path, text)
     except OSError as error:
         raise ConfigError(
             f"the lock file {path} cannot be written",

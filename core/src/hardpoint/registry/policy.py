@@ -56,10 +56,13 @@ class Policy:
         override = next((layer.override for layer in layers if layer.override), ())
         return Policy(allow, tuple(deny), override)
 
-    def objection(self, kind: str, name: str, dist: str) -> tuple[str, str]:
+    def objection(
+        self, kind: str, name: str, dist: str, reserved: Mapping[str, str] = RESERVED
+    ) -> tuple[str, str]:
         """(cause, remedy) of why this provider may not be used, or two empty strings if it may.
 
         :param dist: its distribution, or ``""`` if this process added it.
+        :param reserved: names that only one distribution may provide, and which.
         """
         key = f"{kind}:{name}"
         source = f"dist:{normalize(dist)}" if dist else ""
@@ -71,7 +74,7 @@ class Policy:
             allowed = ", ".join(self.allow) or "nothing"
             where = "Policy(allow=...), HARDPOINT_ALLOW or the config file"
             return f"policy allows only: {allowed}", f"add {key} to {where}"
-        owner = RESERVED.get(key)
+        owner = reserved.get(key)
         if owner and key not in self.override and normalize(dist) != owner:
             trust = f"Policy(override=({key!r},)) to trust this one"
             return (
@@ -80,10 +83,12 @@ class Policy:
             )
         return "", ""
 
-    def unknown(self, keys: Iterable[str], dists: Iterable[str]) -> tuple[str, ...]:
+    def unknown(
+        self, keys: Iterable[str], dists: Iterable[str], reserved: Mapping[str, str] = RESERVED
+    ) -> tuple[str, ...]:
         """A sentence for each entry that names nothing installed and nothing first-party."""
-        known = {*keys, *RESERVED}
-        known |= {f"dist:{normalize(dist)}" for dist in {*dists, *RESERVED.values()}}
+        known = {*keys, *reserved}
+        known |= {f"dist:{normalize(dist)}" for dist in {*dists, *reserved.values()}}
         written = dict.fromkeys((*(self.allow or ()), *self.deny, *self.override))
         return tuple(
             f"policy names {entry!r}, which is not installed; {_nearest(entry, known)}"

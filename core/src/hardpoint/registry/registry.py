@@ -49,7 +49,8 @@ class Registry:
     :param policy: what may be used; completed by environment and config file.
     :param path: folders whose distributions count (default ``sys.path``). Their modules are
         imported as usual, by ``sys.path``.
-    :param group_prefix: the entry point groups are ``<prefix>.<kind>.v1``.
+    :param group_prefix: the entry point groups are ``<prefix>.<kind>.v1``. First-party names are
+        reserved in our own groups only: under a prefix of yours they are free.
     :param lock: a ``hardpoint.lock`` that every installed provider must match (default: the
         environment's ``HARDPOINT_LOCK``, else none). What :meth:`add` adds is the host's own code
         and not subject to it.
@@ -217,7 +218,7 @@ class Registry:
         :raises ProviderError: its hooks, its answer or its version do not fit.
         """
         check_name(kind, name)
-        cause, remedy = self.policy.objection(kind, name, "")
+        cause, remedy = self.policy.objection(kind, name, "", self._table.reserved)
         file = str(getattr(module_or_object, "__file__", None) or "")
         slot = Slot(Record(kind, name, "discovered", file=file))
         if cause:

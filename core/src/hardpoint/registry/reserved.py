@@ -1,7 +1,8 @@
 """First-party names, each reserved to its distribution.
 
 A wheel that takes such a name over would be picked wherever the name is written, so it is denied
-unless ``Policy(override=...)`` says otherwise.
+unless ``Policy(override=...)`` says otherwise. That holds for our own entry point groups: under
+another prefix every name is its owner's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ RESERVED: Mapping[str, str] = {
     **{f"partitioner:{name}": "hardpoint-partitioners" for name in _PARTITIONERS},
     **{f"transport:{name}": f"hardpoint-{name}" for name in _TRANSPORTS},
 }
+
+
+def reserved_under(prefix: str) -> Mapping[str, str]:
+    """The names that are reserved in the groups ``<prefix>.<kind>.v1``, as :data:`RESERVED`."""
+    return RESERVED if prefix == "hardpoint" else {}
 
 
 def normalize(dist: str) -> str:

@@ -19,7 +19,6 @@ from hardpoint.registry.contracts import Info
 from hardpoint.registry.discovery import Claim
 from hardpoint.registry.policy import Policy
 from hardpoint.registry.record import Record, State
-from hardpoint.registry.reserved import RESERVED
 from hardpoint.registry.version import declared_requirement, objection_to_major
 
 
@@ -43,7 +42,9 @@ class Slot:
         self.record = replace(self.record, state=state, error=str(failure))
 
 
-def build(claims: Iterable[Claim], policy: Policy) -> tuple[dict[str, Slot], tuple[str, ...]]:
+def build(
+    claims: Iterable[Claim], policy: Policy, reserved: Mapping[str, str]
+) -> tuple[dict[str, Slot], tuple[str, ...]]:
     """Slots by ``kind:name``, and remarks about claims that policy set aside."""
     by_key: dict[str, list[Claim]] = {}
     for claim in claims:
@@ -53,7 +54,7 @@ def build(claims: Iterable[Claim], policy: Policy) -> tuple[dict[str, Slot], tup
     for key, rivals in by_key.items():
         # A plugin may serve several majors of the contract: ours is the one that counts.
         ours = [claim for claim in rivals if claim.major == API_MAJOR] or rivals
-        objections = {id(c): policy.objection(c.kind, c.name, c.dist) for c in ours}
+        objections = {id(c): policy.objection(c.kind, c.name, c.dist, reserved) for c in ours}
         permitted = [claim for claim in ours if not objections[id(claim)][0]]
         if permitted:
             remarks += [
@@ -173,16 +174,18 @@ def given_up(record: Record) -> ProviderFailed:
     )
 
 
-def not_found(kind: Kind, name: str, slots: Mapping[str, Slot], problems: int) -> ProviderNotFound:
+def not_found(
+    kind: Kind, name: str, slots: Mapping[str, Slot], problems: int, reserved: Mapping[str, str]
+) -> ProviderNotFound:
     """The error for a name that nothing provides, with the nearest name that something does."""
     key = f"{kind}:{name}"
     installed = [slot.record.name for slot in slots.values() if slot.record.kind == kind]
-    first_party = [known.partition(":")[2] for known in RESERVED if known.startswith(f"{kind}:")]
+    first_party = [known.partition(":")[2] for known in reserved if known.startswith(f"{kind}:")]
     elsewhere = [s.record.key for s in slots.values() if s.record.name == name]
     remedy = "`hardpoint list` shows what is installed"
-    if key in RESERVED:
+    if key in reserved:
         cause = "it is a first-party provider that is not installed"
-        remedy = f"pip install {RESERVED[key]}"
+        remedy = f"pip install {reserved[key]}"
     elif elsewhere:
         cause = f"there is {' and '.join(elsewhere)}, of another kind"
     else:

@@ -15,6 +15,7 @@ from hardpoint.registry.flights import Flights
 from hardpoint.registry.mounts import Mounts
 from hardpoint.registry.policy import Policy
 from hardpoint.registry.record import Record
+from hardpoint.registry.reserved import reserved_under
 from hardpoint.registry.slots import Slot, build, not_found
 
 
@@ -38,6 +39,7 @@ class Table:
         self._given = policy
         self._path = path
         self._prefix = prefix
+        self.reserved = reserved_under(prefix)
         self._lock_path = lock_path
         self._flights = flights
         self._mounts = mounts
@@ -73,10 +75,10 @@ class Table:
     def _scan(self) -> tuple[list[Record], tuple[str, ...]]:
         policy = self._given.resolve()
         result = scan(self._path, self._prefix)
-        slots, remarks = build(result.claims, policy)
+        slots, remarks = build(result.claims, policy, self.reserved)
         self.policy, self.problems, self._slots = policy, (*result.problems, *remarks), slots
         dists = {claim.dist for claim in result.claims}
-        return [slot.record for slot in slots.values()], policy.unknown(slots, dists)
+        return [slot.record for slot in slots.values()], policy.unknown(slots, dists, self.reserved)
 
     def slots(self) -> list[Slot]:
         """All slots, by kind and name."""
@@ -92,7 +94,7 @@ class Table:
             slots = self._slots or {}
             slot = slots.get(f"{kind}:{name}")
             if slot is None:
-                raise not_found(kind, name, slots, len(self.problems))
+                raise not_found(kind, name, slots, len(self.problems), self.reserved)
             return slot
 
     def holds(self, slot: Slot) -> bool:

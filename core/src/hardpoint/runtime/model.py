@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class CompiledModel:
     def run(self, inputs: Sequence[object]) -> list[torch.Tensor]:
         """Flat tensors in, flat tensors out, in the signature's order."""
         key = self._check(inputs)
+        start = 0.0 if key is None else time.perf_counter()
         if self.schedule.input_writes:
             refuse_overlaps(self.signature, inputs, self._written)  # type: ignore[arg-type]
         grad = torch.is_grad_enabled()
@@ -131,7 +133,8 @@ class CompiledModel:
                     results = self._run(inputs, key is None)  # type: ignore[arg-type]
             if key is not None:
                 self._check.remember(key)
-                self.emit(Event("ran", data={"program": self.facts.name}))
+                seconds = time.perf_counter() - start
+                self.emit(Event("ran", data={"program": self.facts.name, "seconds": seconds}))
             return results
         finally:
             if grad:
