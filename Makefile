@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test lint format bench conformance docs clean
 
 PYTHON ?=
 ARGS ?=
@@ -44,6 +44,10 @@ bench: ## Every benchmark; the pages go to docs/benchmarks/
 		echo "== $$script -> $$page"; \
 		$(RUN) "$$script" --output "$$page" $(ARGS); \
 	done
+
+conformance: ## The whole kit on every provider of ours; reports go to docs/conformance/
+	$(call setup,--group test --lone-group model)
+	$(RUN) tests/tools/conformance_reports.py docs/conformance $(ARGS)
 
 docs: ## Generate docs/reference/ from the code
 	$(call setup,--group test)

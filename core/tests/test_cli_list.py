@@ -18,7 +18,7 @@ def site(tmp_path: Path) -> FakeSite:
 
 
 def row(output: str, name: str) -> list[str]:
-    (line,) = (line for line in output.splitlines() if name in line)
+    (line,) = (line for line in output.splitlines() if name in line.split())
     return line.split()
 
 

@@ -3,9 +3,7 @@
 import dataclasses
 import itertools
 import re
-import shutil
 import stat
-import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -14,6 +12,7 @@ from hypothesis import given, strategies as st
 
 from eager_backend import Provider
 from hardpoint import Assignment, ConfigError, Partitioner, Registry
+from hardpoint.page.markup import LONGEST, Markup, el, text
 from hardpoint.planning import compute_nodes
 from hardpoint.planning.costs import value_bytes
 from hardpoint.planning.html import render_page
@@ -21,13 +20,10 @@ from hardpoint.planning.page import parts, picture
 from hardpoint.planning.page.drawing import Box
 from hardpoint.planning.page.flow import trace
 from hardpoint.planning.page.layout import place
-from hardpoint.planning.page.markup import LONGEST, Markup, el, text
 from hardpoint.planning.planner import plan_program
 from hardpoint.program.capture import capture_module
 from hardpoint.units import size
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-EVIL = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>\u202e\x00'
+from html_pages import CHROMIUM, EVIL, Page, browse
 
 
 class Counting(torch.nn.Module):
@@ -76,37 +72,6 @@ def program():
 @pytest.fixture(scope="module")
 def plan(program):
     return make_plan(program)
-
-
-class Page(HTMLParser):
-    """A page, read as strictly as our own markup allows: every element is closed in its place."""
-
-    def __init__(self, page):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.words, self.raw = [], [], [], []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "input"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        (self.raw if self.open and self.open[-1] in ("script", "style") else self.words).append(
-            data
-        )
-
-    @property
-    def text(self):
-        return " ".join("".join(f" {w} " for w in self.words).split())
-
-    def all(self, tag, **wanted):
-        return [a for t, a in self.tags if t == tag and wanted.items() <= a.items()]
 
 
 def test_every_element_is_closed_and_every_id_is_unique(plan):
@@ -437,15 +402,8 @@ def test_lines_lead_downwards_from_their_source_to_their_target_through_no_box(d
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_in_a_real_browser_the_script_runs_and_an_address_opens_its_segment(plan, tmp_path):
     path = plan.save_html(tmp_path / "plan.html")
-    ran = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-         "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-         f"{path.as_uri()}#s1"],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    page = Page(ran.stdout.partition(">")[2])
+    page, said = browse(path, tmp_path, "#s1")
     assert "hidden" not in page.all("form", id="tools")[0]
     folded = ["open" not in a for a in page.all("details", **{"class": "segment"})]
     assert folded == [True, False, *[True] * (len(plan.segments) - 2)]
-    assert "Content Security Policy" not in ran.stderr
+    assert "Content Security Policy" not in said

@@ -34,6 +34,7 @@ class Mutant:
     :param kills: the check that must fail on it.
     :param says: words that the check's reason must hold.
     :param settings: text of a ``conformance.toml`` for it.
+    :param options: more options for the kit's pytest.
     """
 
     name: str
@@ -41,20 +42,27 @@ class Mutant:
     kills: str
     says: str
     settings: str = ""
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kills}-{self.name}"
 
 
 def run_checks(
-    key: str, where: str, checks: Sequence[str], *, settings: str = "", timeout: float = 300
+    key: str,
+    where: str,
+    checks: Sequence[str],
+    *,
+    settings: str = "",
+    options: Sequence[str] = (),
+    timeout: float = 300,
 ) -> dict[str, Result]:
     """Run the named checks on provider ``key``, whose module is ``where``; how each ended."""
     kind, name = key.split(":")
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         site = FakeSite(Path(folder, "site"))
         site.add("acme-mutants", entries={f"{kind}.v1:{name}": where})
-        options = ["--provider", key, "--checks", ",".join(checks)]
+        options = ["--provider", key, "--checks", ",".join(checks), *options]
         if settings:
             Path(folder, "conformance.toml").write_text(settings)
         journal = Path(folder, "journal")
@@ -96,6 +104,9 @@ def _child(paths: list[str], options: list[str], folder: str, journal: str) -> N
 def kills(kind: str, mutant: Mutant) -> None:
     """The kit's check fails on the mutant, and says why in the right words."""
     key = f"{kind}:{mutant.name}"
-    result = run_checks(key, mutant.where, [mutant.kills], settings=mutant.settings)[mutant.kills]
+    found = run_checks(
+        key, mutant.where, [mutant.kills], settings=mutant.settings, options=mutant.options
+    )
+    result = found[mutant.kills]
     assert result.outcome == "failed", f"{mutant.name} survives: {result}"
     assert mutant.says in result.reason, result.reason

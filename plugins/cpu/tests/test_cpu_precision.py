@@ -44,6 +44,15 @@ def test_weights_are_cast_when_compiled_and_normalization_keeps_its_own(case, co
     }
 
 
+def test_a_float16_program_keeps_its_dtype_and_its_infinities(build):
+    """Its numbers are all within bfloat16's range: nothing is to be saturated."""
+    x = torch.tensor([[1.0, float("inf")]], dtype=torch.float16)
+    weight = torch.tensor([[2.0, 0.5]], dtype=torch.float16)
+    found = build(program(lambda m, x: (x * m.weight, x @ m.weight.T), x, weight=weight), "bf16")(x)
+    assert [f.dtype for f in found] == [torch.float16, torch.float16]
+    assert [f.tolist() for f in found] == [[[2.0, float("inf")]], [[float("inf")]]]
+
+
 def test_running_statistics_of_batch_norm_stay_exact(case, compiled):
     weights = compiled(case("conv").program(), "bf16").weights
     assert weights["norm.running_var"].dtype == torch.float32

@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch.export.graph_signature import OutputKind
 
 from hardpoint.compiler.examples import make_examples
+from hardpoint.compiler.precision import PrecisionAsked, Precisions, read_precision
 from hardpoint.compiler.segment import compile_segment
-from hardpoint.compiler.verify import DEFAULT_MAX_ERROR, reference_values, summarize, verify_segment
+from hardpoint.compiler.verify import reference_values, summarize, verify_segment
 from hardpoint.compiler.wire import wire
 from hardpoint.errors import (
     CompileError,
@@ -21,10 +22,10 @@ from hardpoint.errors import (
     HardpointError,
     PackageError,
     VerificationError,
-    did_you_mean,
 )
 from hardpoint.events import Event
-from hardpoint.interfaces.backend import PRECISIONS, Precision
+from hardpoint.interfaces.backend import PRECISIONS
+from hardpoint.interfaces.kinds import Target
 from hardpoint.numerics import Difference, compare
 from hardpoint.package.save import save_package
 from hardpoint.planning.data import Segment
@@ -48,29 +49,32 @@ AUTO_CALLS = 7
 class CompileRequest:
     """How to compile.
 
+    :param precisions: what each backend computes in.
     :param max_error: greatest accepted :attr:`Difference.error`; ``None``: by precision.
     :param options: backend name -> its own options.
     :param isolate: compile each segment in a child process.
     :param timeout: seconds that a child may take for one segment.
     """
 
-    precision: Precision
+    precisions: Precisions
     max_error: float | None = None
     options: Options | None = None
     isolate: bool = False
     timeout: float | None = None
     progress: Progress | None = None
 
-    def limit(self) -> float:
-        """The greatest accepted error."""
-        return DEFAULT_MAX_ERROR[self.precision] if self.max_error is None else self.max_error
+    def limit(self, *targets: Target) -> float:
+        """The greatest accepted error of what runs on ``targets``."""
+        if self.max_error is not None:
+            return self.max_error
+        return self.precisions.limit(t.backend for t in targets)
 
 
 def compile_plan(
     plan: Plan,
     *,
     registry: Registry,
-    precision: Precision | Literal["auto"] = "fp32",
+    precision: PrecisionAsked = "fp32",
     max_error: float | None = None,
     options: Options | None = None,
     isolate: bool = False,
@@ -80,7 +84,8 @@ def compile_plan(
     """Compile every segment of ``plan``, verify it, and tie the result together.
 
     :param precision: ``"auto"`` compiles every precision that all backends of the plan have and
-        takes the fastest on the examples whose error is within ``max_error``.
+        takes the fastest on the examples whose error is within ``max_error``. A mapping gives
+        each backend its own, e.g. ``{"npu": "fp16"}``; those it does not name compute in fp32.
     :param max_error: see :class:`hardpoint.compiler.verify.Difference`; default by precision.
     :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
     :raises CompileError: a segment cannot be compiled.
@@ -91,10 +96,7 @@ def compile_plan(
             f"compile() takes a plan, got {type(plan).__name__}",
             remedy="plan the program first: hp.compile(hp.plan(program))",
         )
-    if precision != "auto" and precision not in PRECISIONS:
-        raise ConfigError(
-            f"{precision!r} is no precision", remedy=did_you_mean(precision, [*PRECISIONS, "auto"])
-        )
+    precisions = read_precision(precision, (c.target.backend for c in plan.candidates))
     unknown = set(options or ()) - {t.backend for t in plan.targets}
     if unknown:
         raise ConfigError(
@@ -102,11 +104,11 @@ def compile_plan(
             remedy=f"the plan uses: {', '.join(str(t) for t in plan.targets)}",
         )
     request = CompileRequest(
-        "fp32" if precision == "auto" else precision, max_error, options, isolate, timeout, progress
+        precisions or Precisions(), max_error, options, isolate, timeout, progress
     )
     # State made in inference mode could not be written to outside of it.
     with torch.inference_mode(False):
-        compiling = _auto if precision == "auto" else _compile
+        compiling = _auto if precisions is None else _compile
         return compiling(plan, registry, request)
 
 
@@ -119,7 +121,7 @@ def _auto(plan: Plan, registry: Registry, request: CompileRequest) -> CompiledMo
     best_seconds, refusals = 0.0, []
     for precision in (p for p in PRECISIONS if p in shared):
         try:
-            model = _compile(plan, registry, replace(request, precision=precision))
+            model = _compile(plan, registry, replace(request, precisions=Precisions(precision)))
         except HardpointError as error:
             refusals.append(f"{precision}: {error.what}")
             continue
@@ -134,7 +136,9 @@ def _auto(plan: Plan, registry: Registry, request: CompileRequest) -> CompiledMo
         raise CompileError(
             "no precision compiles and verifies",
             cause="; ".join(refusals) or "the plan's backends share no precision",
-            remedy="allow more with max_error=, or choose other targets",
+            remedy="allow more with max_error=, or choose other targets"
+            if refusals
+            else "give each backend its own, e.g. precision={'cpu': 'fp32'}",
         )
     facts = replace(best.facts, verification={**best.verification, "refused": refusals})
     best.facts = facts
@@ -147,6 +151,8 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     reference = reference_values(program, examples)
     opened: list[OpenedSegment] = []
     errors: dict[str, Difference] = {}
+    limit = request.limit(*plan.targets)
+    precision = request.precisions.in_words(t.backend for t in plan.targets)
     started = time.perf_counter()
     try:
         for i, segment in enumerate(plan.segments):
@@ -154,15 +160,16 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
                 request.progress(i, len(plan.segments), f"{segment.id} for {segment.target}")
             inputs = [reference[name] for name in segment.inputs]
             made = compile_segment(
-                segment, registry, request.precision, inputs,
+                segment, registry, request.precisions.of(segment.target.backend), inputs,
                 (request.options or {}).get(segment.target.backend, {}),
                 isolate=request.isolate, timeout=request.timeout,
             )  # fmt: skip
             opened.append(made)
             if not _draws(segment):
-                errors[segment.id] = verify_segment(segment, made, reference, request.limit())
+                most = request.limit(segment.target)
+                errors[segment.id] = verify_segment(segment, made, reference, most)
         model = _assemble(plan, registry, opened, examples)
-        results = _verify_whole(model, program, reference, examples, request.limit())
+        results = _verify_whole(model, program, reference, examples, limit)
     except BaseException:
         for made in opened:
             made.executable.close()
@@ -170,14 +177,14 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     if request.progress:
         request.progress(len(plan.segments), len(plan.segments), "verified")
     shapes = [tuple(t.shape) for t in examples]
-    figures = summarize(results, errors, request.limit(), request.precision, shapes)
+    figures = summarize(results, errors, limit, precision, shapes)
     random = [s.id for s in plan.segments if _draws(s)]
     if random:
         figures["not_compared"] = f"{', '.join(random)} draw random numbers"
     expected = () if random else _expected(program, reference)
     model.facts = replace(model.facts, verification=figures, expected=expected)
     registry.emit(
-        Event("compiled", data={"program": program.name, "precision": request.precision,
+        Event("compiled", data={"program": program.name, "precision": precision,
                                 "targets": [str(t) for t in plan.targets],
                                 "seconds": time.perf_counter() - started,
                                 "max_error": figures["max_error"]})

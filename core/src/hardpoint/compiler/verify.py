@@ -93,10 +93,13 @@ def summarize(
     results: Sequence[tuple[str, Difference]],
     segments: Mapping[str, Difference],
     max_error: float,
-    precision: Precision,
+    precision: str,
     shapes: Sequence[Sequence[int]],
 ) -> dict[str, object]:
-    """The figures that go into the package and before the user: JSON-serializable."""
+    """The figures that go into the package and before the user: JSON-serializable.
+
+    :param precision: as :meth:`hardpoint.compiler.precision.Precisions.in_words` gives it.
+    """
     return {
         "max_error": json_number(max((d.error for _, d in results), default=0.0)),
         "allowed": json_number(max_error),

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
-import secrets
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 import torch
 
 from hardpoint import __version__
 from hardpoint.errors import ConfigError
+from hardpoint.files import write_atomically
+from hardpoint.page.document import document
+from hardpoint.page.markup import el, join
 from hardpoint.planning.data import PlanData
 from hardpoint.planning.page import parts, picture, sections
-from hardpoint.planning.page.markup import el, join, text
 from hardpoint.planning.page.words import Shown
 
 
@@ -25,17 +21,8 @@ def save_page(plan: PlanData, path: Path) -> Path:
 
     :raises ConfigError: it cannot be written.
     """
-    data = render_page(plan).encode("utf-8")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, render_page(plan))
     except OSError as error:
         raise ConfigError(
             f"the page {path} cannot be written",
@@ -48,7 +35,6 @@ def save_page(plan: PlanData, path: Path) -> Path:
 def render_page(plan: PlanData) -> str:
     """The page of ``plan``: the same plan gives the same text."""
     shown = Shown(plan)
-    style, script = _resource("page.css"), _resource("page.js")
     body = join(
         [
             sections.head(shown),
@@ -60,20 +46,4 @@ def render_page(plan: PlanData) -> str:
             el("footer", f"Made by hardpoint {__version__} with torch {torch.__version__}."),
         ]
     )
-    return Template(_resource("page.html")).substitute(
-        title=text(f"{plan.program.name}: plan"),
-        # Nothing is loaded, and no script runs but ours: the last line of defence against names.
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}",
-        style=style,
-        script=script,
-        body=body,
-    )
-
-
-def _resource(name: str) -> str:
-    return (files("hardpoint.planning.page") / name).read_text("utf-8")
-
-
-def _hash(source: str) -> str:
-    digest = hashlib.sha256(source.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+    return document(f"{plan.program.name}: plan", body, package="hardpoint.planning.page")

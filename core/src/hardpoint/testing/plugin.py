@@ -10,7 +10,7 @@ import pytest
 
 from hardpoint.errors import HardpointError
 from hardpoint.testing import results
-from hardpoint.testing.check import check_of
+from hardpoint.testing.check import LEVELS, check_of
 from hardpoint.testing.journal import Journal
 from hardpoint.testing.settings import FILE, Settings
 from hardpoint.testing.subject import Effort, Subject, split_key
@@ -38,6 +38,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     add(
         "--workers", type=int, default=2, help="backends: processes that run operators side by side"
+    )
+    add(
+        "--operators",
+        metavar="NAME,...",
+        default="",
+        help="backends: only these operators of the database",
+    )
+    add(
+        "--operator-seconds",
+        metavar="N",
+        type=float,
+        default=60.0,
+        help="backends: how long one operator may take",
     )
     add(
         "--samples-cache",
@@ -90,7 +103,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"the kit has no check {', '.join(missing)}")
     if dropped:
         config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
+    # The lowest level first: what fails there explains the rest. Stable, so nothing else moves.
+    items[:] = sorted(kept, key=_rank) if known else kept
+
+
+def _rank(item: pytest.Item) -> int:
+    check, suite = check_of(getattr(item, "function", None)), getattr(item, "cls", None)
+    return -1 if check is None or suite is None else LEVELS[suite.kind].index(check.level)
 
 
 def _names(config: pytest.Config, option: str) -> set[str]:
@@ -136,6 +155,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
         samples=config.getoption("--samples"),
         workers=config.getoption("--workers"),
         cache=config.getoption("--samples-cache"),
+        operators=tuple(filter(None, config.getoption("--operators").split(","))),
+        seconds=config.getoption("--operator-seconds"),
     )
     made = Subject(kind, name, _settings(config, key), effort)
     made.progress = config.stash[_RUN].progress

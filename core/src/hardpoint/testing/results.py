@@ -12,10 +12,10 @@ import pytest
 from hardpoint.errors import HardpointError
 from hardpoint.testing.check import Check, CheckFailed
 from hardpoint.testing.journal import Journal, Outcome, Result
-from hardpoint.testing.report.build import Report, build_report
+from hardpoint.testing.report.build import Report, build_report, levels
 from hardpoint.testing.report.facts import facts
 from hardpoint.testing.report.files import write_report
-from hardpoint.testing.subject import Subject
+from hardpoint.testing.subject import Subject, split_key
 from hardpoint.testing.suites import is_complete
 
 
@@ -66,9 +66,13 @@ class Run:
 
     def summary(self) -> Iterator[str]:
         """A line for each provider."""
-        for key in self._found:
-            if key in self.subjects:
-                yield f"{key}: level {self._report(key)['level'] or 'none'}"
+        for key, found in self._found.items():
+            reached = [
+                row["name"]
+                for row in levels(split_key(key)[0], list(found.values()))
+                if row["reached"]
+            ]
+            yield f"{key}: level {reached[-1] if reached else 'none'}"
 
     def _report(self, key: str) -> Report:
         subject, found = self.subjects[key], self._found[key]

@@ -30,6 +30,7 @@ _START = (
     "sys.exit(pytest.main(sys.argv[1:]))"
 )
 _POLL_SECONDS = 0.05
+_START_SECONDS = 120.0  # for pytest and torch to be imported, before the first check
 _ENDED = (0, 1, 5)  # pytest: all passed, some failed, none left to run
 _TAIL = 2_000  # characters of output that an error shows
 
@@ -132,7 +133,8 @@ def _follow(
             watch(event)
         if ended:
             return child.returncode
-        if time.monotonic() - state.heard > patience:
+        limit = patience if state.offset else max(patience, _START_SECONDS)
+        if time.monotonic() - state.heard > limit:
             return None
         time.sleep(_POLL_SECONDS)
 

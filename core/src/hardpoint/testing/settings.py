@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hardpoint.errors import ConfigError, did_you_mean
+from hardpoint.interfaces.kinds import KINDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,6 +83,9 @@ class Settings:
         for key, table in parsed.items():
             if not isinstance(table, dict):
                 raise _wrong(path, f"{key!r} is no table; every table is named after a provider")
+            kind, colon, name = key.partition(":")
+            if kind not in KINDS or not colon or not name:
+                raise _wrong(path, f'table {key!r} names no provider; write ["kind:name"]')
         return cls._of(parsed.get(provider, {}), path)
 
     @classmethod

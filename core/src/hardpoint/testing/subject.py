@@ -40,11 +40,15 @@ class Effort:
     :param samples: ``"quick"``: about a minute of operators; ``"full"``: all of the database.
     :param workers: processes that run operators side by side.
     :param cache: folder of remembered operator results, or ``""``.
+    :param operators: only these of the database, by name; empty: as ``samples`` says.
+    :param seconds: how long one operator may take, in wall and in processor time.
     """
 
     samples: str = "quick"
     workers: int = 2
     cache: str = ""
+    operators: tuple[str, ...] = ()
+    seconds: float = 60.0
 
 
 @dataclass(eq=False)

@@ -75,8 +75,13 @@ class CpuBackend(Backend):
     def load(self, artifact: Artifact, device: Device) -> Executable:
         """Open an artifact of any of the modes.
 
-        :raises ArtifactError: another version, another machine, or damaged; with the reason.
+        :raises ArtifactError: another device, version or machine, or damaged; with the reason.
         """
+        known = [d.id for d in self.devices()]
+        if device.id not in known:
+            raise artifact_error(
+                f"the cpu backend has no device {device.id!r}", remedy=did_you_mean(device.id, known)
+            )
         if artifact.format == EAGER:
             return eager.load(artifact, self._operators)
         if artifact.format == INDUCTOR:

@@ -210,7 +210,9 @@ class _Narrower:
             return form.wide
         if form.narrow is None:
             assert form.wide is not None
-            source = self._saturated(form.wide) if form.extreme else form.wide
+            # Every finite float16 number is within bfloat16's range.
+            outside = form.extreme and form.dtype is torch.float32
+            source = self._saturated(form.wide) if outside else form.wide
             form.narrow = self._cast(source, torch.bfloat16)
         return form.narrow
 
@@ -250,6 +252,8 @@ class _Narrower:
 
 def _cast_weight(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
+    if tensor.dtype is torch.float16:
+        return tensor.to(torch.bfloat16)
     inside = tensor.clamp(-_LARGEST, _LARGEST)
     return torch.where(tensor.isinf(), tensor, inside).to(torch.bfloat16)
 

@@ -12,7 +12,7 @@ def hardpoint_partitioner_info() -> PartitionerInfo:
     """Greedy by preference; takes no costs, so every objective gets the same answer."""
     return PartitionerInfo(
         requires_api=(1, 0),
-        summary="each operation on the first preferred target that supports it",
+        summary="each operation on the first preferred target that supports it and has room",
         objectives=("latency", "throughput", "size", "memory"),
     )
 

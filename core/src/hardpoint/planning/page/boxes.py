@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hardpoint.page.markup import Markup, clip, el
 from hardpoint.planning.data import Segment
 from hardpoint.planning.explain import short
 from hardpoint.planning.page.drawing import Box
 from hardpoint.planning.page.flow import Flow, Link, Port
 from hardpoint.planning.page.layout import Layout
-from hardpoint.planning.page.markup import Markup, clip, el
 from hardpoint.planning.page.words import Shown, operators, percent, plural, times, tiny
 from hardpoint.units import count, size
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hardpoint.page.markup import Markup, el
 from hardpoint.planning.costs import flops
 from hardpoint.planning.data import Segment
 from hardpoint.planning.explain import short
 from hardpoint.planning.page.flow import Link
-from hardpoint.planning.page.markup import Markup, el
 from hardpoint.planning.page.words import Shown, head_cells, operators, plural, seconds, times
 from hardpoint.units import count, size
 
@@ -50,8 +50,8 @@ def _filter() -> Markup:
            aria_label="filter operations"),
         el("button", "open all", type="button", id="open"),
         el("button", "close all", type="button", id="close"),
-        el("output", "", id="found"),
-        id="tools", hidden=True, role="search",
+        el("output", "", id="found", cls="found"),
+        id="tools", cls="tools", hidden=True, role="search",
     )  # fmt: skip
 
 

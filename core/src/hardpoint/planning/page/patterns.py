@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hardpoint.planning.page.markup import Markup, el
+from hardpoint.page.markup import Markup, el
 from hardpoint.planning.page.words import Shown
 
 # Marks in a tile of 8 by 8, drawn over the target's colour; the first is plain.

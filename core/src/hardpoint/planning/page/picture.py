@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from hardpoint.page.markup import Markup, el, join
 from hardpoint.planning.data import Segment
 from hardpoint.planning.page import boxes
 from hardpoint.planning.page.drawing import Box
 from hardpoint.planning.page.flow import Flow, Link, gathered
 from hardpoint.planning.page.layout import Layout, place
-from hardpoint.planning.page.markup import Markup, el, join
 from hardpoint.planning.page.patterns import definitions
 from hardpoint.planning.page.words import Shown, plural
 from hardpoint.units import size

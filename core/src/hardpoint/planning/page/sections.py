@@ -9,8 +9,8 @@ import torch
 
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import TargetInfo
+from hardpoint.page.markup import Markup, el
 from hardpoint.planning.data import Segment
-from hardpoint.planning.page.markup import Markup, el
 from hardpoint.planning.page.words import (
     Shown,
     head_cells,

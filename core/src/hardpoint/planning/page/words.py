@@ -9,10 +9,10 @@ from functools import cached_property
 from torch.fx import Node
 
 from hardpoint.interfaces.kinds import Target
+from hardpoint.page.markup import Markup, el
 from hardpoint.planning.data import PlanData, Segment
 from hardpoint.planning.explain import short
 from hardpoint.planning.page.flow import Flow, Value, trace
-from hardpoint.planning.page.markup import Markup, el
 
 # As many colours as page.css has. There are 7 patterns, so the first 56 targets all differ.
 COLOURS = 8

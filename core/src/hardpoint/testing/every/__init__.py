@@ -1,15 +1,35 @@
-"""What every provider must do, whatever its kind."""
+"""What every provider must do, whatever its kind.
+
+``declaration`` and ``lightness`` look at the light module, ``twice`` and ``processes`` at loading
+and opening more than once, ``probing`` and ``configuration`` at the answers to a machine and a
+user that lack something, ``leftovers`` at what stays behind. ``inside`` holds what runs in
+processes of its own.
+"""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from hardpoint.interfaces.kinds import Kind
-from hardpoint.testing.check import check, expect
-from hardpoint.testing.subject import Subject
+from hardpoint.testing.every.configuration import ConfigurationChecks
+from hardpoint.testing.every.declaration import DeclarationChecks
+from hardpoint.testing.every.leftovers import LeftoverChecks
+from hardpoint.testing.every.lightness import LightnessChecks
+from hardpoint.testing.every.probing import ProbingChecks
+from hardpoint.testing.every.processes import ProcessChecks
+from hardpoint.testing.every.twice import TwiceChecks
 
 
-class EveryKind:
+# pytest runs the checks of the last base first: what the rest stands on.
+class EveryKind(
+    LeftoverChecks,
+    ConfigurationChecks,
+    ProbingChecks,
+    ProcessChecks,
+    TwiceChecks,
+    LightnessChecks,
+    DeclarationChecks,
+):
     """The checks that all kinds share.
 
     :cvar provider: ``kind:name`` of the provider under test; empty: pytest's ``--provider``.
@@ -17,9 +37,3 @@ class EveryKind:
 
     kind: ClassVar[Kind]
     provider: ClassVar[str] = ""
-
-    @check("loads")
-    def test_declares_what_it_is(self, subject: Subject) -> None:
-        """It loads, and its info says what it is and which contract it was written for."""
-        info = subject.info
-        expect(info.summary.strip(), "info.summary is empty: say in one line what it is")

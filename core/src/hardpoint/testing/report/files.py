@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hardpoint.files import write_atomically
 from hardpoint.testing.report.build import Report
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write ``KIND-NAME.json`` and ``KIND-NAME.html`` into ``folder``; each whole or not at all."""
+    """Write ``KIND-NAME.json`` and ``KIND-NAME.html`` into ``folder``; each whole or not at all.
+
+    :raises OSError: they cannot be written.
+    """
     from hardpoint.testing.report.page import page
 
     stem = report["provider"].replace(":", "-")
     folder.mkdir(parents=True, exist_ok=True)
     data, shown = folder / f"{stem}.json", folder / f"{stem}.html"
-    _write(data, json.dumps(report, indent=1, default=str) + "\n")
-    _write(shown, page(report))
+    text = json.dumps(_plain(report), indent=1, default=str, allow_nan=False)
+    write_atomically(data, text + "\n")
+    write_atomically(shown, page(report))
     return data, shown
 
 
-def _write(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101 - by name, as the rest here
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _plain(value: Any) -> Any:
+    """``value`` with NaN and infinity as words: JSON has no such numbers, and figures may."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

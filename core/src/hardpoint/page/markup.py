@@ -1,4 +1,4 @@
-"""Build HTML and SVG so that what comes from a plan cannot become markup."""
+"""Build HTML and SVG so that what comes from models and plugins cannot become markup."""
 
 from __future__ import annotations
 
@@ -44,12 +44,14 @@ def join(children: object) -> Markup:
     return text(str(children))
 
 
-def text(raw: str) -> Markup:
+def text(raw: str, most: int = LONGEST) -> Markup:
     """``raw`` as page text: clipped, escaped, and with what does not print made visible.
 
     Control and direction characters could otherwise show a name as another one.
+
+    :param most: characters to keep.
     """
-    shown = clip(raw, LONGEST)
+    shown = clip(raw, most)
     visible = (c if c.isprintable() or c == "\n" else f"\\u{ord(c):04x}" for c in shown)
     return Markup(html.escape("".join(visible), quote=True))
 

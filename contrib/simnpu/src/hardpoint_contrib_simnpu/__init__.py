@@ -1,0 +1,1 @@
+"""The tutorial vendor: a simulated NPU as a hardpoint backend."""

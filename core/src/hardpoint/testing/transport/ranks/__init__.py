@@ -1,0 +1,1 @@
+"""The parts of checks that run in ranks: each function is handed a ``Scene``."""

@@ -1,0 +1,123 @@
+"""What a process leaves in the system: processes, threads, descriptors, files, shared memory.
+
+Everything is read where Linux shows it (``/proc``, ``/dev/shm``); elsewhere there is less to see.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_PROC = Path("/proc")
+_SHARED = Path("/dev/shm")  # noqa: S108 - looked at, not written
+_SETTLE_SECONDS = 3.0
+
+
+def settled(look: Callable[[], T], fine: Callable[[T], bool]) -> tuple[bool, T]:
+    """``look()`` once it is ``fine``, given a few seconds: ends take a moment to be seen."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        found = look()
+        if fine(found) or time.monotonic() > deadline:
+            return fine(found), found
+        time.sleep(0.005)
+
+
+def processes_of(parent: int) -> list[int]:
+    """Living children of a process."""
+    found = []
+    for pid, stat in _each("stat"):
+        # "pid (name, which may hold anything) state ppid ..."
+        state, ppid = stat.rpartition(")")[2].split()[:2]
+        if int(ppid) == parent and state != "Z":
+            found.append(pid)
+    return found
+
+
+def describe_process(pid: int) -> str:
+    """Its command line, or its name."""
+    for file in ("cmdline", "comm"):
+        text = _read(_PROC / str(pid) / file).replace("\0", " ").strip()
+        if text:
+            return text[:200]
+    return f"process {pid}"
+
+
+def threads() -> list[str]:
+    """Names of this process's threads, native ones too."""
+    own = _PROC / "self/task"
+    return sorted(_read(task / "comm").strip() for task in _list(own))
+
+
+def descriptors() -> list[str]:
+    """What this process's descriptors are open on."""
+    found = []
+    for entry in _list(_PROC / "self/fd"):
+        try:
+            target = os.readlink(entry)  # noqa: PTH115 - Path.readlink makes "pipe:[1]" a path
+        except OSError:  # the one that listed them, or closed meanwhile
+            continue
+        found.append(re.sub(r"\[\d+\]", "", target))
+    return sorted(found)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    fields = _read(_PROC / "self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+
+def shared_files() -> list[str]:
+    """Names of this user's shared memory."""
+    return [str(file) for file in _list(_SHARED) if _owner(file) == os.getuid()]
+
+
+def ownerless(files: set[str]) -> set[str]:
+    """Those of the shared memory that no living process has open or mapped."""
+    return files - _in_use() if files else set()
+
+
+def _in_use() -> set[str]:
+    used: set[str] = set()
+    prefix = str(_SHARED)
+    for pid, maps in _each("maps"):
+        used.update(line[line.index(prefix) :] for line in maps.splitlines() if prefix in line)
+        for entry in _list(_PROC / str(pid) / "fd"):
+            try:
+                used.add(os.readlink(entry))  # noqa: PTH115 - as above
+            except OSError:  # another user's, or closed meanwhile
+                continue
+    return used
+
+
+def _owner(file: Path) -> int:
+    try:
+        return file.lstat().st_uid
+    except OSError:  # gone meanwhile
+        return -1
+
+
+def _each(name: str) -> Iterator[tuple[int, str]]:
+    for entry in _list(_PROC):
+        if entry.name.isdecimal() and (text := _read(entry / name)):
+            yield int(entry.name), text
+
+
+def _list(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # not this system's, not ours to see, or gone meanwhile
+        return []
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:  # as above
+        return ""

@@ -1,0 +1,44 @@
+"""No correct provider fails: each of ours reaches the highest level of its kind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hardpoint.testing.check import LEVELS
+
+ROOT = Path(__file__).parents[2]
+FIRST_PARTY = {
+    "backend:cpu": "plugins/cpu",
+    "backend:simnpu": "contrib/simnpu",
+    "partitioner:capability": "plugins/partitioners",
+    "serializer:safetensors": "plugins/safetensors",
+    "transport:gloo": "plugins/gloo",
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("key", FIRST_PARTY)
+def test_the_kit_finds_nothing_wrong(key, tmp_path):
+    settings = ROOT / FIRST_PARTY[key] / "conformance.toml"
+    given = ["--settings", str(settings)] if settings.is_file() else []
+    command = [sys.executable, "-m", "hardpoint.cli", "check", key, "--json", *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (report,) = json.loads(done.stdout)["reports"]
+    wrong = {
+        c["name"]: c["reason"] for c in report["checks"] if c["outcome"] in ("failed", "crashed")
+    }
+    assert not wrong
+    assert done.returncode == 0, done.stderr
+    assert report["complete"]
+    assert report["level"] == LEVELS[report["kind"]][-1]
+
+
+def test_every_provider_of_this_repository_is_checked():
+    from hardpoint.registry.registry import Registry
+
+    ours = [r.key for r in Registry().records() if r.dist.startswith("hardpoint-")]
+    assert sorted(ours) == sorted(FIRST_PARTY)
