@@ -89,7 +89,7 @@ def states(tally):
 def test_a_crash_or_a_hang_costs_its_case_and_the_rest_is_run(site):
     """Whether it hangs in waiting or in computing. Nothing works here without the configuration."""
     seen = []
-    tested = subject(*(f"{op}/float32" for op in ("abs", "cos", "exp", "neg", "sin")), seconds=4.0)
+    tested = subject(*(f"{op}/float32" for op in ("abs", "cos", "exp", "neg", "sin")), seconds=3.0)
     tested.progress = lambda done, total, what: seen.append((done, total, what))
     tally = operators_of(tested)
     assert states(tally) == {
@@ -98,8 +98,9 @@ def test_a_crash_or_a_hang_costs_its_case_and_the_rest_is_run(site):
     }  # fmt: skip
     reasons = {r.op: r.reason for r in tally.results}
     assert reasons["exp"].startswith("in call: killed by SIGABRT")
-    assert reasons["cos"] == "in call: no answer within 4 s"
-    assert "4 s" in reasons["sin"]
+    assert reasons["cos"] == "in call: no answer within 9 s"
+    # A machine with other work may reach the limit on the wall first.
+    assert reasons["sin"] in ("in call: more than 3 s of processor time", reasons["cos"])
     assert sorted(seen) == [(i + 1, 5, str(r.case)) for i, r in enumerate(tally.results)]
     assert operators_of(tested) is tally
 

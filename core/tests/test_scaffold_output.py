@@ -108,11 +108,11 @@ def test_it_describes_itself_and_asks_for_this_core() -> None:
     assert project["description"] == "hardpoint backend and transport: AcmeNpu."
     current = ".".join(hardpoint.__version__.split(".")[:2])
     assert f"hardpoint>={current},<1" in project["dependencies"]
-    assert project["optional-dependencies"]["test"][0] == "hardpoint[testing]"
+    assert project["optional-dependencies"]["test"][0] == "hardpoint[standard,testing]"
     ci = files[".github/workflows/ci.yml"]
     assert f'core: ["{current}"]' in ci
     assert "hardpoint check backend:acme_npu transport:acme_npu" in ci
-    assert 'pip install "hardpoint[testing]==${{ matrix.core }}.*"' in ci
+    assert 'pip install "hardpoint[standard,testing]==${{ matrix.core }}.*"' in ci
 
 
 def test_the_settings_of_the_kit_are_all_commented_out() -> None:

@@ -1,10 +1,11 @@
 """Each check of a backend's operators fails a backend that is wrong in one operator only."""
 
 import pytest
+
 from harness import Mutant, kills, run_checks
 
 RELU = ("--operators", "relu/float32", "--workers", "1")
-SECONDS = ("--operator-seconds", "3")
+SECONDS = ("--operator-seconds", "2")
 RIGHT, COMPILE, CLAIMS = "operators_are_right", "claimed_operators_compile", "claims_some_operator"
 STALE = '["backend:stale"."expected-failures"]\n"operator:relu" = "the firmware (bug 12)"\n'
 
@@ -20,7 +21,7 @@ MUTANTS = [
     mutant("writes_into_inputs", RIGHT, "it changes its input 0"),
     mutant("raises_in_call", RIGHT, "raised: NotImplementedError: relu of this size"),
     mutant("crashes", RIGHT, "crashed: in call: killed by SIGABRT"),
-    mutant("hangs", RIGHT, "hung: in call: no answer within 3 s", RELU + SECONDS),
+    mutant("hangs", RIGHT, "hung: in call: no answer within 6 s", RELU + SECONDS),
     mutant("liar", COMPILE, "relu is not implemented in this version"),
     mutant("claims_nothing", CLAIMS, "it runs nothing"),
     Mutant("stale", "mutants_operators:correct", RIGHT, "operator:relu (right)", STALE, RELU),

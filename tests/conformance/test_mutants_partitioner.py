@@ -7,8 +7,8 @@ from harness import Mutant, kills, run_checks
 _MODULE = "mutants_partitioner"
 
 
-def mutant(where, check, says):
-    return Mutant(where, f"{_MODULE}:{where}", check, says)
+def mutant(where, check, says, module=""):
+    return Mutant(where, f"{_MODULE}{module}:{where}", check, says)
 
 
 MUTANTS = [
@@ -40,6 +40,8 @@ MUTANTS = [
     mutant("claims_costs", "it_is_never_worse_than_one_target", "all on one target"),
     mutant("forgets_transfers", "it_is_never_worse_than_one_target", "with slow links"),
     mutant("recursive", "five_thousand_nodes_take_bounded_time", "RecursionError"),
+    mutant("spins", "five_thousand_nodes_take_bounded_time", "more than 1 s each", "_large"),
+    mutant("hoards", "five_thousand_nodes_take_bounded_time", "GB of memory", "_large"),
 ]  # fmt: skip
 
 

@@ -21,7 +21,12 @@ PAGES = [
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # README's example names files that only its reader has; the tutorial runs the same calls.
 # The reference shows signatures, not programs.
-TEMPLATES = {ROOT / "README.md", *ROOT.glob("docs/reference/*.md")}
+# The vendor's tutorial changes a plugin step by step: tests/end_to_end/test_tutorial_backend.py.
+TEMPLATES = {
+    ROOT / "README.md",
+    ROOT / "docs/tutorials/backend-in-thirty-minutes.md",
+    *ROOT.glob("docs/reference/*.md"),
+}
 WITH_EXAMPLES = [p for p in PAGES if BLOCK.search(p.read_text()) and p not in TEMPLATES]
 
 

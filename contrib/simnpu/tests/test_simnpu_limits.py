@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import hardpoint as hp
 from hardpoint import ArtifactError, CompileError, CompileOptions
 from hardpoint_contrib_simnpu.chip import SCRATCHPAD, in_bytes
-from hardpoint_contrib_simnpu.emitter import blocks
+from hardpoint_contrib_simnpu.emitter import Emitter, blocks
 from hardpoint_contrib_simnpu.memory import Allocator
 
 r = torch.randn
@@ -128,6 +128,15 @@ def test_an_artifact_too_large_for_another_device_is_refused_with_both_figures(
         "bytes)",
         "  remedy: open the backend with a larger dram_mib, or compile a smaller segment",
     ]
+
+
+def test_a_segment_of_too_many_instructions_is_refused(backend, export, function, monkeypatch):
+    monkeypatch.setattr(Emitter.__init__, "__defaults__", (9,))
+    program = export(function(layers, r(6, 6), r(6, 6), r(6, 6)), r(1, 6))
+    with pytest.raises(CompileError, match="the segment cannot be compiled") as caught:
+        backend.compile(program, backend.devices()[0], CompileOptions(precision="fp16"))
+    words = "it takes more than 9 instructions"
+    assert caught.value.cause == f"linear_2 (aten.linear.default): {words}"
 
 
 def test_the_plan_says_what_does_not_fit_the_scratchpad(function):

@@ -58,9 +58,7 @@ class Emitter:
         :raises RefusedError: there are too many.
         """
         if len(self.instructions) >= self._limit:
-            raise RefusedError(
-                f"it takes more than {self._limit:,} instructions, so small are its tiles"
-            )
+            raise RefusedError(f"it takes more than {self._limit:,} instructions")
         self.instructions.append(Instruction(op, out, ins, tuple(numbers)))
         return out
 

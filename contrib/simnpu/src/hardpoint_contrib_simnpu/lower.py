@@ -59,7 +59,20 @@ def lower(
     :param observed: nodes whose values are given back as further outputs.
     :raises CompileError: it is not a segment as the contract says, or an operation is refused.
     """
-    segment = _take_apart(program)
+    try:
+        return _lower(_take_apart(program), scales, observed)
+    except RefusedError as error:
+        raise compile_error(
+            "the segment cannot be compiled for simnpu",
+            cause=str(error),
+            remedy="leave a part of it to another target",
+        ) from error
+
+
+def _lower(
+    segment: _Segment, scales: Mapping[str, float] | None, observed: Sequence[Node]
+) -> Lowered:
+    """:raises RefusedError: an operation, or all of them together, are beyond the chip."""
     emitter = Emitter()
     low = Lowering(emitter, scales)
     results = [*segment.outputs, *observed]
@@ -79,10 +92,7 @@ def lower(
         try:
             low.values[node] = lower_node(low, node)
         except RefusedError as error:
-            raise compile_error(
-                f"node {node.name!r} cannot be compiled for simnpu", cause=str(error),
-                remedy="leave it to another target",
-            ) from error  # fmt: skip
+            raise RefusedError(f"{node.name} ({node.target}): {error}") from error
         emitter.hold(low.values[node])
         for dead in dying.get(node, ()):
             emitter.let_go(low.values[dead])

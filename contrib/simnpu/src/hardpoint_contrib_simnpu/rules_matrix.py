@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-import numpy as np
 import torch
 from torch.fx import Node
 
@@ -143,7 +143,7 @@ def _conv2d(low: Lowering, call: Call) -> Value:
         *(arguments[name] for name in ("stride", "padding", "dilation"))
     )
     groups, kernel = arguments["groups"], low.values[weight].shape
-    _check_sums(int(np.prod(kernel[1:])))
+    _check_sums(math.prod(kernel[1:]))
     made = low.emitter.new(call.shape)
     scale, bias = low.scale(call, x, weight), arguments["bias"]
     extras = [] if bias is None else [low.region(bias)]
@@ -156,17 +156,14 @@ def _conv2d(low: Lowering, call: Call) -> Value:
         image, extras = low.quantized(x, scale), [scales, *extras]
         numbers = (*numbers, scale)
     # Without a batch dimension: a batch of one.
-    images = reshaped(image, (-(-image.elements // _size(image)), *image.shape[-3:]))
-    out = reshaped(low.emitter.region(made), (images.shape[0], *call.shape[-3:]))
-    for index, group in product(range(images.shape[0]), range(groups)):
+    count = image.elements // math.prod(image.shape[-3:])
+    images = reshaped(image, (count, *image.shape[-3:]))
+    out = reshaped(low.emitter.region(made), (count, *call.shape[-3:]))
+    for index, group in product(range(count), range(groups)):
         _convolve(low, (images, filters, extras, out), index, (group, groups), numbers)
     if scale is not None:
         low.release(image)
     return made
-
-
-def _size(image: Region) -> int:
-    return int(np.prod(image.shape[-3:]))
 
 
 def _convolve(
@@ -183,8 +180,8 @@ def _convolve(
     source = (1, size[0], *images.shape[2:])
     loaded = emitter.load(window(images, (index, group[0] * size[0], 0, 0), source))
     tile = reshaped(loaded, source[1:])
-    per_filter = int(np.prod(size)) * WIDTH[filters.dtype] + sum(WIDTH[e.dtype] for e in extras)
-    per_filter += 2 * int(np.prod(out.shape[2:]))
+    per_filter = math.prod(size) * WIDTH[filters.dtype] + sum(WIDTH[e.dtype] for e in extras)
+    per_filter += 2 * math.prod(out.shape[2:])
     free = SCRATCHPAD - emitter.mark() - ALIGNMENT * (len(extras) + 2)
     step = max(1, min(count, free // per_filter))
     for start in range(0, count, step):
@@ -213,10 +210,10 @@ def _maxpool(low: Lowering, call: Call) -> Value:
     rest = _numbers(stride, arguments["padding"], arguments["dilation"])
     numbers = (*_pair(kernel), *rest)
     view, made = low.region(call.tensor("self")), low.emitter.new(call.shape)
-    planes = reshaped(view, (view.elements // int(np.prod(view.shape[-2:])), *view.shape[-2:]))
+    planes = reshaped(view, (view.elements // math.prod(view.shape[-2:]), *view.shape[-2:]))
     count, emitter = planes.shape[0], low.emitter
     out = reshaped(emitter.region(made), (count, *window_output(planes.shape[1:], numbers, rest)))
-    plane = 2 * int(np.prod(planes.shape[1:]) + np.prod(out.shape[1:]))
+    plane = 2 * (math.prod(planes.shape[1:]) + math.prod(out.shape[1:]))
     step = max(1, min(count, (SCRATCHPAD - 2 * ALIGNMENT) // plane))
     for first in range(0, count, step):
         channels = min(step, count - first)

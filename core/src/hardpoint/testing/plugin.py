@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=float,
         default=60.0,
-        help="backends: how long one operator may take",
+        help="backends: processor time for one operator; three times that on the wall",
     )
     add(
         "--samples-cache",

@@ -41,7 +41,7 @@ class Effort:
     :param workers: processes that run operators side by side.
     :param cache: folder of remembered operator results, or ``""``.
     :param operators: only these of the database, by name; empty: as ``samples`` says.
-    :param seconds: how long one operator may take, in wall and in processor time.
+    :param seconds: processor time that one operator may take; on the wall, three times that.
     """
 
     samples: str = "quick"

@@ -141,7 +141,7 @@ def _segments(
         for segment in bench.plan(chosen.program, FirstFit()).segments:
             if segment.target.backend == bench.name:
                 with _opened(bench, segment, reference) as opened:
-                    inputs = [reference[n].to(bench.device.torch_device) for n in segment.inputs]
+                    inputs = bench.placed([reference[n] for n in segment.inputs])
                     want = [reference[n] for n in segment.outputs]
                     yield chosen.case.title, segment, opened, inputs, want
 

@@ -30,7 +30,7 @@ def agree(
             f"{where} is {kind(value)}, the program says {kind(right)}",
         )
         expect(
-            not device or value.device == torch.device(device),
+            not device or _is_on(value, torch.device(device)),
             f"{where} is on {value.device}, the declared device is {device}",
         )
         error = compare(value, right).error
@@ -43,6 +43,11 @@ def agree(
         )
         worst = max(worst, error)
     return worst
+
+
+def _is_on(tensor: torch.Tensor, device: torch.device) -> bool:
+    """``cuda`` alone is any of its devices."""
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
 def kind(tensor: torch.Tensor) -> str:

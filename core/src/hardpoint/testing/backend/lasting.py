@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hardpoint.testing.backend.bench import bench_of
@@ -146,6 +147,7 @@ class LastingChecks:
         """In a child forked after ``load``, a call is right or raises; it neither hangs nor
         crashes.
         """
+        skip_unless(hasattr(os, "fork"), "this system does not fork")
         with bench_of(subject).job() as job:
             done = run_python(_START + _FORKS, job, timeout=120)
         ended = answer_of(done, "a process forks after load()")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hardpoint.testing.check import check, expect
+from hardpoint.testing.check import check, fail
 from hardpoint.testing.every.asking import ask
 from hardpoint.testing.subject import Subject
 
@@ -29,8 +29,7 @@ class LightnessChecks:
         figures["modules"] = len(found["modules"])
         if "torch" in found["modules"]:
             way = " > ".join(_way_to("torch", _profile(subject)))
-            expect(
-                False,
+            fail(
                 f"loading it imported torch ({way}), which takes seconds: import what is heavy in "
                 f"hardpoint_{subject.kind}_open, or in the functions that need it",
             )
@@ -51,8 +50,7 @@ class LightnessChecks:
         figures["modules"] = found["modules"]
         if min(taken) >= BUDGET_MS:
             slowest = "; ".join(_slowest(_profile(subject)))
-            expect(
-                False,
+            fail(
                 f"loading it takes {min(taken):.0f} ms, the fastest of {len(taken)} fresh "
                 f"processes; the contract gives it {BUDGET_MS:.0f} ms. The slowest modules, "
                 f"each without what it imports: {slowest}",

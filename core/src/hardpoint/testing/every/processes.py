@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hardpoint.testing.check import check, expect, skip_unless
@@ -15,22 +16,21 @@ class ProcessChecks:
     @check("loads")
     def test_survives_fork(self, subject: Subject, figures: dict[str, Any]) -> None:
         """A forked child can use it; also one forked after it was opened, or it says why not."""
-        import os
-
         skip_unless(hasattr(os, "fork"), "this system cannot fork")
         found, _ = ask(subject, "fork", what="opening it and forking")
         before, after = found["before"], found["after"]
         figures["forked before it is opened"] = before["how"]
         figures["forked after it is opened"] = after["how"]
         expect(
-            before["how"] in ("works", "unavailable"),
-            f"in a child forked before it was loaded: {before['how']}: {before['words']}",
+            before["how"] == _expected(subject),
+            f"in a child forked before it was loaded, loading, opening and using it "
+            f"{_said(before)}; here its probe says available={subject.probe.available}",
         )
         # Some drivers cannot be used in a child of a process that uses them. Then it must say so.
         expect(
             after["how"] in ("works", "unavailable", "refused"),
             f"in a child forked after it was opened, loading, opening and using it "
-            f"{after['how']}: {after['words']}. Look for locks and handles that are made at import "
+            f"{_said(after)}. Look for locks and handles that are made at import "
             "or in open: make them anew in the child (os.register_at_fork), or raise a "
             "ProviderUnavailable that says to use 'spawn'",
         )
@@ -41,8 +41,9 @@ class ProcessChecks:
         found, _ = ask(subject, "spawn", what="opening it and spawning a process")
         figures["spawned"] = found["how"]
         expect(
-            found["how"] in ("works", "unavailable"),
-            f"in a spawned process, loading, opening and using it {found['how']}: {found['words']}",
+            found["how"] == _expected(subject),
+            f"in a spawned process, loading, opening and using it {_said(found)}; here its probe "
+            f"says available={subject.probe.available}",
         )
 
     @check("loads")
@@ -56,3 +57,11 @@ class ProcessChecks:
             f"8 threads that opened it at once got objects of different types: {found['types']}",
         )
         expect(found["loads"] == 1, f"8 threads loaded it {found['loads']} times instead of once")
+
+
+def _expected(subject: Subject) -> str:
+    return "works" if subject.probe.available else "unavailable"
+
+
+def _said(found: dict[str, str]) -> str:
+    return f"ended as '{found['how']}' ({found['words']})"

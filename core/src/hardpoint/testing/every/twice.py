@@ -6,7 +6,7 @@ import gc
 from typing import Any
 
 from hardpoint.registry.registry import Registry
-from hardpoint.testing.check import check, expect
+from hardpoint.testing.check import check, expect, fail
 from hardpoint.testing.every.inside.use import Broken, prepare, use
 from hardpoint.testing.subject import Subject
 
@@ -60,6 +60,6 @@ def _work(provider: Any, prepared: Any, which: str) -> None:
     try:
         use(provider, prepared)
     except Broken as broken:
-        expect(False, f"{which} does not work: {broken}")
+        fail(f"{which} does not work: {broken}")
     except Exception as error:
-        expect(False, f"{which} does not work: it raised {type(error).__name__}: {error}")
+        fail(f"{which} does not work: it raised {type(error).__name__}: {error}")

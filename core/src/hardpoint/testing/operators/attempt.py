@@ -88,8 +88,8 @@ def attempt(
     try:
         stage("capture")
         prepared = prepare(sample, str(case))
-    except NotTestable as reason:
-        return reason.state, str(reason)
+    except NotTestable as why:
+        return why.state, str(why)
     stage(FIRST_STAGE)
     everything = _Everything()
     try:

@@ -83,6 +83,9 @@ class Case:
         return f"{self.label}/{self.dtype}"
 
 
+EXAMPLE = Case("add", "", "float32")  # certainly there
+
+
 @dataclass(frozen=True)
 class Sample:
     """A call of an operator: ``call`` takes the tensors and gives the tensors of its result.
@@ -112,7 +115,7 @@ class Database:
                 key: {str(d).removeprefix("torch.") for d in info.supported_dtypes("cpu")}
                 for key, info in self._infos.items()
             }
-            self.sample(Case("add", "", "float32"))
+            self.sample(EXAMPLE)
         except Exception as error:
             raise _changed(error) from error
 

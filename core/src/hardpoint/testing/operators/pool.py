@@ -26,7 +26,9 @@ START_SECONDS = 300.0
 LEAVE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
 # After so many crashes and hangs the rest is not tried: a run must end.
-MOST_LOST = 20
+MOST_LOST = 10
+# Wall time that a case may take, in units of its processor time: the machine has other work too.
+PATIENCE = 3
 _BEFORE = ("sample", "capture")  # stages in which nothing of the backend runs
 # Python puts the current folder first on sys.path, where a module can stand in for a real one.
 _CHILD = (
@@ -163,7 +165,7 @@ class Pool:
                 # Something that it started holds its end of the answers open.
                 self._lose(worker, "crashed", "")
             elif worker.until <= time.monotonic():
-                self._lose(worker, "hung", f"no answer within {self._job.seconds:g} s")
+                self._lose(worker, "hung", f"no answer within {PATIENCE * self._job.seconds:g} s")
 
     def _listen(self, worker: _Worker) -> None:
         events = worker.read()
@@ -204,7 +206,7 @@ class Pool:
             return
         case = self._waiting.pop()
         worker.case, worker.stage = case, "sample"
-        worker.until = time.monotonic() + self._job.seconds
+        worker.until = time.monotonic() + PATIENCE * self._job.seconds
         known = self._known.get(case)
         worker.send({"case": asdict(case), "known": known.sample if known else ""})
 

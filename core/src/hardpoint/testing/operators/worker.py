@@ -57,11 +57,14 @@ def _serve(job: Job, commands: Any, say: Any) -> None:
     import torch
 
     from hardpoint.testing.operators.attempt import Result, Setting, attempt
-    from hardpoint.testing.operators.case import digest
-    from hardpoint.testing.operators.database import Case, Database
+    from hardpoint.testing.operators.case import digest, prepare
+    from hardpoint.testing.operators.database import EXAMPLE, Case, Database
 
     torch.set_num_threads(1)  # as many workers run as the caller wants processors
     database = Database()
+    example = database.sample(EXAMPLE)
+    assert example is not None, "the database was tried with it"
+    prepare(example, "warm-up")  # the first capture imports: no case's own time
     setting = Setting(_registry(job), job.name, job.precision, job.options)  # type: ignore[arg-type]
     say(event="ready", cases=[asdict(case) for case in database.cases()])
     for line in commands:

@@ -107,8 +107,8 @@ class Optimizes:
         for objective in wanted:
             for links in _LINKS:
                 costs = _costs(links)
-                for program in (layers(), *(graph(seed, several=False) for seed in range(4))):
-                    for seed in (0, 2, 4):
+                for program in (layers(), *(graph(seed, several=False) for seed in range(2))):
+                    for seed in (0, 2, 4, 6):
                         targets = drawn(program.exported, seed)
                         answer = ask(partitioner, program, targets, objective, costs)
                         got = _seconds(program, answer.targets, costs, objective)

@@ -95,7 +95,7 @@ class Hostile:
     def test_the_vendors_hostile_files_are_refused(
         self, subject: Subject, figures: dict[str, Any]
     ) -> None:
-        """Every file of the folder that the setting ``hostile`` names is refused."""
+        """Every file of the folder that the setting "hostile" names is refused."""
         folder = subject.settings.folder("hostile")
         skip_unless(folder, _NO_FOLDER)
         assert folder is not None, "skip_unless ended the check"

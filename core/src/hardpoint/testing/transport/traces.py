@@ -17,6 +17,7 @@ T = TypeVar("T")
 _PROC = Path("/proc")
 _SHARED = Path("/dev/shm")  # noqa: S108 - looked at, not written
 _SETTLE_SECONDS = 3.0
+_GONE = (0, 0)
 
 
 def settled(look: Callable[[], T], fine: Callable[[T], bool]) -> tuple[bool, T]:
@@ -80,20 +81,33 @@ def shared_files() -> list[str]:
 
 def ownerless(files: set[str]) -> set[str]:
     """Those of the shared memory that no living process has open or mapped."""
-    return files - _in_use() if files else set()
+    if not files:
+        return set()
+    used = _in_use()
+    return {file for file in files if _identity(Path(file)) not in used}
 
 
-def _in_use() -> set[str]:
-    used: set[str] = set()
-    prefix = str(_SHARED)
+def _in_use() -> set[tuple[int, int]]:
+    used = {_GONE}
+    prefix = f" {_SHARED}/"
     for pid, maps in _each("maps"):
-        used.update(line[line.index(prefix) :] for line in maps.splitlines() if prefix in line)
-        for entry in _list(_PROC / str(pid) / "fd"):
-            try:
-                used.add(os.readlink(entry))  # noqa: PTH115 - as above
-            except OSError:  # another user's, or closed meanwhile
-                continue
+        # By number: a semaphore is mapped under the name that it had before its own.
+        for line in maps.splitlines():
+            if prefix in line:
+                _, _, _, device, number, *_ = line.split()
+                major, _, minor = device.partition(":")
+                used.add((os.makedev(int(major, 16), int(minor, 16)), int(number)))
+        used.update(_identity(entry) for entry in _list(_PROC / str(pid) / "fd"))
     return used
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    """Its device and inode."""
+    try:
+        found = file.stat()
+    except OSError:  # gone meanwhile, or not ours to see
+        return _GONE
+    return found.st_dev, found.st_ino
 
 
 def _owner(file: Path) -> int:
