@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Mutant, kills
+from harness import Mutant, kills, run_checks
 
 _PLUGIN = Path(__file__).parents[2] / "plugins" / "safetensors" / "tests"
 _GOLDEN = f'golden = "{_PLUGIN / "golden"}"'
@@ -115,3 +115,35 @@ MUTANTS = [
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_the_kit_kills_the_mutant(mutant):
     kills("serializer", mutant)
+
+
+def test_a_correct_one_that_only_reads_is_checked_on_its_golden_files():
+    here = [
+        "golden_files_stay_readable",
+        "one_that_only_reads_says_so",
+        "a_reader_is_a_mapping_of_facts",
+        "slices_equal_the_whole",
+        "recognizes_its_own_files",
+        "tensors_outlive_the_reader",
+        "files_cut_short_are_refused",
+        "hostile_text_is_refused",
+        "nothing_in_a_file_is_executed",
+        "nothing_stays_open",
+    ]
+    saving = ["every_dtype_round_trips", "a_killed_save_leaves_a_whole_file"]
+    found = run_checks(
+        "serializer:reads_only",
+        "mutants_serializer_saving:reads_only",
+        here + saving,
+        settings=f'["serializer:reads_only"]\n{_GOLDEN}\n',
+    )
+    assert {name: found[name].reason for name in here if found[name].outcome != "passed"} == {}
+    for name in saving:
+        assert found[name].reason == "it declares can_save=False: it only reads"
+
+
+def test_one_that_only_reads_and_has_no_golden_files_is_told_how_to_be_checked():
+    checks = ["files_cut_short_are_refused"]
+    found = run_checks("serializer:reads_only", "mutants_serializer_saving:reads_only", checks)
+    assert found[checks[0]].outcome == "skipped"
+    assert "point `golden` in conformance.toml" in found[checks[0]].reason

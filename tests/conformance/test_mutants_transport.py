@@ -1,11 +1,17 @@
 """Each check of transports fails one that has just that flaw, and says what it is."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from harness import Mutant, kills, run_checks
+from hardpoint.testing.check import LEVELS
+from hardpoint.testing.every import EveryKind
+from hardpoint.testing.subject import Subject
 from hardpoint.testing.suites import checks_of_kind
+from hardpoint.testing.transport.launcher import Launcher
+from hardpoint.testing.transport.traces import processes_of
+from harness import Mutant, kills, run_checks
 
 
 def mutant(name, check, says, module="mutants_transport"):
@@ -20,6 +26,7 @@ MUTANTS = [
     mutant("misspelt", "declares_what_pytorch_knows", "did you mean 'all_reduce'?"),
     mutant("no_such_dtype", "declares_what_pytorch_knows", "info.dtypes names 'half_float'"),
     mutant("no_such_reduction", "declares_what_pytorch_knows", "info.reductions names 'MEDIAN'"),
+    mutant("no_such_device", "declares_what_pytorch_knows", "info.devices names 'ncpu'"),
     mutant("moves_nothing", "declares_what_pytorch_knows", "info.collectives is empty"),
     mutant("mute", "every_entrance_works", "name not set"),
     mutant("once", "groups_can_be_made_again", "initialised already"),
@@ -33,13 +40,13 @@ MUTANTS = [
     mutant("reduces_bfloat16_as_integers", "reductions_are_right", "all_reduce(SUM, bfloat16"),
     mutant("claims_float8", "reductions_are_right", "all_reduce(SUM, float8_e5m2"),
     mutant("carries_doubles_as_floats", "dtypes_are_moved_bit_for_bit", "broadcast(float64"),
-    mutant("dies_of_nothing", "sizes_zero_and_uneven", "0 elements each"),
+    mutant("dies_of_nothing", "sizes_zero_and_uneven", "killed by SIGABRT in broadcast("),
     mutant("deadlocks_on_unequal", "sizes_zero_and_uneven", "all_to_all_single("),
     mutant("reduces_the_first_megabytes", "large_tensors_are_right", "element 4194304 of 16777216"),
     mutant(
         "ignores_strides", "strided_tensors_are_right_or_refused", "not contiguous): the tensor"
     ),
-    mutant("refuses_on_one_rank", "strided_tensors_are_right_or_refused", "RuntimeError"),
+    mutant("refuses_on_one_rank", "strided_tensors_are_right_or_refused", "must be contiguous"),
     mutant("shares_a_scratch", "work_may_be_in_flight", "all_reduce in flight, number"),
     mutant("says_it_is_complete", "work_is_not_complete_before_it_is", "has not called it yet"),
     mutant("waits_for_nothing", "work_is_not_complete_before_it_is", "before the all_reduce was"),
@@ -78,3 +85,51 @@ def no_shared_memory_is_left():
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
 def test_the_kit_kills_the_mutant(mutant):
     kills("transport", mutant)
+
+
+@pytest.mark.slow
+def test_a_correct_group_in_python_passes_every_check():
+    own = [check.name for check in checks_of_kind("transport") if not _is_shared(check.name)]
+    found = run_checks("transport:refuses_strides", "mutants_transport:refuses_strides", own)
+    assert {name: r.reason for name, r in found.items() if r.outcome != "passed"} == {}
+    assert {result.level for result in found.values()} == set(LEVELS["transport"])
+    assert len(found["strided_tensors_are_right_or_refused"].figures["refused"]) >= 10
+
+
+def _is_shared(name):
+    return hasattr(EveryKind, f"test_{name}")
+
+
+def test_a_transport_whose_devices_are_not_here_is_skipped_with_the_reason():
+    checks = ["collectives_are_right", "a_killed_rank_is_an_error"]
+    found = run_checks("transport:far_away", "mutants_transport:far_away", checks)
+    assert {(r.outcome, r.reason) for r in found.values()} == {
+        ("skipped", "none of its devices (maia, hpu) is on this machine")
+    }
+
+
+@pytest.fixture
+def launcher():
+    launcher = Launcher(Subject("transport", "gloo"))
+    yield launcher
+    launcher.close()
+
+
+def test_ranks_that_hang_are_ended_and_say_where_they_were(launcher):
+    run = launcher.run("groups:absent", 2, seconds=3, timeout=60, slack=1)
+    problems = sorted(run.problems())
+    assert problems[0].startswith(
+        "rank 0 of 2: no end within 3 s in hardpoint.init_process_group; File "
+    )
+    assert "transport.py" in problems[0], problems[0]
+    assert problems[1].startswith("rank 1 of 2: no end within 3 s; File ")
+    assert "in await_flag" in problems[1]
+    assert run.remains() == []
+
+
+def test_a_launcher_leaves_no_process_behind(launcher):
+    before = set(processes_of(os.getpid()))
+    assert launcher.run("works:futures", 2).judge().remains() == []
+    assert set(processes_of(os.getpid())) - before
+    launcher.close()
+    assert set(processes_of(os.getpid())) <= before

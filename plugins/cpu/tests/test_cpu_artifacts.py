@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardpoint import Artifact, ArtifactError
+from hardpoint import Artifact, ArtifactError, Device
 
 READER = """
 import json, mmap, sys
@@ -170,6 +170,14 @@ def test_an_eager_artifact_without_a_weight_is_refused(case, compiled, backend):
     artifact = compiled(case("mlp").program())
     text = refused(backend, dataclasses.replace(artifact, weights={}))
     assert "the artifact lacks the weight 'first.weight' and 5 more" in text
+
+
+def test_a_load_for_a_device_that_is_not_there_is_refused(case, compiled, backend):
+    artifact = compiled(case("mlp").program())
+    with pytest.raises(ArtifactError) as raised:
+        backend.load(artifact, Device("7", "an eighth CPU"))
+    assert str(raised.value).splitlines()[0] == "the cpu backend has no device '7'"
+    assert "remedy: known: 0" in str(raised.value)
 
 
 @pytest.mark.slow

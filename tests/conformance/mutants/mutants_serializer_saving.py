@@ -99,3 +99,13 @@ class Nameless(SafetensorsSerializer):
 raw_errors = Provider(RawErrors)
 nameless = Provider(Nameless)
 says_it_only_reads = Provider(SafetensorsSerializer, can_save=False)
+
+
+class ReadsOnly(SafetensorsSerializer):
+    """No mutant: it declares that it only reads, and that is so."""
+
+    def save(self, tensors, path, *, metadata=None):
+        raise WeightsError(f"{path} cannot be saved", cause="this serializer only reads")
+
+
+reads_only = Provider(ReadsOnly, can_save=False)

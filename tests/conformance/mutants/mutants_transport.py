@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import os
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from mutants_transport_base import NAMES, Group, InFront, Provider
 from torch._C._distributed_c10d import Work, _create_work_from_future
-
-from mutants_transport_base import Group, InFront, Provider
 
 
 def done(value: Any = None) -> Any:
@@ -72,7 +72,7 @@ class CarriesDoublesAsFloats(Group):
 class DiesOfNothing(Group):
     def broadcast(self, tensors, opts):
         if not tensors[0].numel():
-            torch.zeros(1).data_ptr() // 0
+            os.abort()
         return self.inner.broadcast(tensors, opts)
 
 
@@ -90,21 +90,41 @@ class ReducesTheFirstMegabytes(Group):
         return self.inner.allreduce([tensors[0].flatten()[: 4 << 20]], opts)
 
 
-class RefusesOnOneRank(Group):
-    """Where the tensor is not contiguous, and only the root looks."""
+class RefusesStrides(Group):
+    """Correct: takes contiguous tensors alone, and says so on every rank."""
 
+
+def _refusing(name):
+    def call(self, *arguments, **more):
+        given = torch.utils._pytree.tree_leaves(arguments)
+        if not all(t.is_contiguous() for t in given if isinstance(t, torch.Tensor)):
+            raise ValueError("tensors must be contiguous")
+        return getattr(self.inner, name)(*arguments, **more)
+
+    return call
+
+
+for _name in NAMES:
+    setattr(RefusesStrides, _name, _refusing(_name))
+
+
+class RefusesOnOneRank(RefusesStrides):
     def broadcast(self, tensors, opts):
-        if not tensors[0].is_contiguous() and self.rank() == opts.rootRank:
-            raise RuntimeError("not contiguous")
-        opts.timeout = opts.timeout.__class__(seconds=1)
+        if not tensors[0].is_contiguous():
+            if self.rank() == opts.rootRank:
+                raise ValueError("tensors must be contiguous")
+            opts.timeout = timedelta(seconds=1)
         return self.inner.broadcast(tensors, opts)
 
 
 class DoesNothingInSubgroups(Group):
     world = 0
 
-    def allreduce(self, tensors, opts):
+    def __init__(self, inner):
+        super().__init__(inner)
         type(self).world = max(self.world, self.size())
+
+    def allreduce(self, tensors, opts):
         return self.inner.allreduce(tensors, opts) if self.size() == self.world else done(tensors)
 
 
@@ -263,18 +283,12 @@ class Claims(dist.ProcessGroup):
         super().__init__(rank, size)
 
 
-class JoinsForEver(InFront):
-    """Waits for a rank much longer than it may."""
-
-    def connected(self, store, rank, size, timeout):
-        time.sleep(timeout.total_seconds() * 7)
-        return super().connected(store, rank, size, timeout)
-
-
 misspelt = Provider(collectives=("all_redcue", "broadcast"))
 no_such_dtype = Provider(dtypes=("float32", "half_float"))
 no_such_reduction = Provider(reductions=("SUM", "MEDIAN"))
 moves_nothing = Provider(collectives=())
+no_such_device = Provider(devices=("ncpu",))
+far_away = Provider(devices=("maia", "hpu"))
 
 sums_for_max = Provider(SumsForMax)
 reduces_bfloat16_as_integers = Provider(ReducesBfloat16AsIntegers)
@@ -287,6 +301,7 @@ dies_of_nothing = Provider(DiesOfNothing)
 deadlocks_on_unequal = Provider(DeadlocksOnUnequal)
 reduces_the_first_megabytes = Provider(ReducesTheFirstMegabytes)
 ignores_strides = Provider()
+refuses_strides = Provider(RefusesStrides)
 refuses_on_one_rank = Provider(RefusesOnOneRank)
 does_nothing_in_subgroups = Provider(DoesNothingInSubgroups)
 shares_a_scratch = Provider(SharesAScratch)

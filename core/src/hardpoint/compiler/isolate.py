@@ -106,6 +106,7 @@ def write_job(path: Path, segment: Segment, options: CompileOptions, registry: R
             "device": segment.device.id,
             "precision": options.precision,
             "options": dict(options.backend),
+            "config": dict(registry.configuration("backend", segment.target.backend)),
             "examples": [store.put(t) for t in options.example_inputs],
             "allow": None if policy.allow is None else list(policy.allow),
             "deny": list(policy.deny),

@@ -22,7 +22,7 @@ def main(where: str) -> None:
     policy = Policy(allow=allow, deny=tuple(job["deny"]), override=tuple(job["override"]))
     registry = Registry(policy=policy, lock=None if job["lock"] is None else Path(job["lock"]))
     try:
-        backend = registry.open("backend", job["backend"])
+        backend = registry.open("backend", job["backend"], job["config"])
         device = next(d for d in backend.devices() if d.id == job["device"])
         artifact = backend.compile(program, device, options)
         record = registry.record("backend", job["backend"])

@@ -72,6 +72,7 @@ class Registry:
         )
         self._loader = Loader(self._table, mounts, flights, self.emit)
         self._said: set[str] = set()
+        self._configs: dict[str, Config] = {}
 
     def _announce(self, found: list[Record], unknown: tuple[str, ...]) -> None:
         for sentence in unknown:
@@ -174,11 +175,25 @@ class Registry:
     def open(self, kind: Kind, name: str, config: Config | None = None) -> Provider:
         """Open a provider: only now it imports what is heavy. Raises as :meth:`load`.
 
+        :param config: its options; by default those that :meth:`configure` was given.
+
         :raises ProviderFailed: it raised something that is no ``HardpointError``.
         :raises ContractViolation: it returned something of another type.
         """
-        arguments = {"config": dict(config or {})}
+        chosen = self.configuration(kind, name) if config is None else config
+        arguments = {"config": dict(chosen)}
         return cast(Provider, self._loader.dispatch(kind, name, "open", arguments))
+
+    def configure(self, kind: Kind, name: str, config: Config) -> None:
+        """Set what :meth:`open` hands a provider by default, also when planning or compiling.
+
+        :raises ProviderNotFound: with the nearest name there is.
+        """
+        self._configs[self.record(kind, name).key] = dict(config)
+
+    def configuration(self, kind: Kind, name: str) -> Config:
+        """What :meth:`configure` was given for a provider; empty where nothing was."""
+        return self._configs.get(f"{kind}:{name}", {})
 
     def available(self, kind: Kind) -> Available:
         """Load and probe every provider that policy permits, for automatic picks.

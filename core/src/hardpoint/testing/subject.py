@@ -67,6 +67,10 @@ class Subject:
     registry: Registry = field(default_factory=Registry)
     progress: Callable[[int, int, str], None] = field(default=lambda done, total, what: None)
 
+    def __post_init__(self) -> None:
+        if self.settings.config:
+            self.registry.configure(self.kind, self.name, self.settings.config)
+
     @property
     def key(self) -> str:
         """``kind:name``."""
@@ -95,8 +99,7 @@ class Subject:
     def open(self, config: Mapping[str, object] | None = None) -> Any:
         """Open it with the settings' configuration, or with ``config``; skips if unavailable."""
         self.require_available()
-        chosen = self.settings.config if config is None else config
-        return self.registry.open(self.kind, self.name, chosen)
+        return self.registry.open(self.kind, self.name, config)
 
     @property
     def precision(self) -> Precision:

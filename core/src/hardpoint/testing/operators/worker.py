@@ -12,7 +12,7 @@ import resource
 import sys
 import traceback
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,19 +106,8 @@ def _allow(seconds: float) -> None:
 
 def _registry(job: Job) -> Any:
     """A registry whose backend is opened with the settings' configuration, whoever opens it."""
-    from hardpoint import hookimpl
     from hardpoint.registry.registry import Registry
 
     registry = Registry()
-    if job.config:
-
-        class Configured:
-            @hookimpl(wrapper=True)
-            def hardpoint_backend_open(
-                self, config: dict[str, object]
-            ) -> Generator[None, object, object]:
-                config.update(job.config)
-                return (yield)
-
-        registry.wrap(Configured())
+    registry.configure("backend", job.name, job.config)
     return registry
