@@ -245,3 +245,31 @@ def test_parameters_are_written_with_separators(tmp_path: Path) -> None:
     assert "parameters 1,200,000 bytes 4.8 MB" in words
     listed = json.loads(hardpoint("weights", "info", file, "--json").stdout)
     assert listed["parameters"] == 1_200_000
+
+
+PRECISIONS = {
+    "fp8": "'fp8' is no precision; known: ",
+    "cpu=fp8": "'fp8' is no precision of a backend; known: ",
+    "cpu=auto": "'auto' is no precision of a backend",
+    "cpu=bf16,fp32": "'fp32' is not BACKEND=PRECISION, e.g. npu=fp16",
+    "cpu=bf16,cpu=fp32": "cpu is given twice",
+    "cpu=fp16": "cpu cannot compute in fp16, but has: fp32, bf16",
+    "gpu=fp16": "'gpu' is no backend of this plan; did you mean 'cpu'?",
+}
+
+
+@pytest.mark.parametrize("given", PRECISIONS)
+def test_a_precision_that_cannot_be_is_refused_in_words(given, tmp_path):
+    command = [
+        "compile",
+        "m.py:f",
+        "-t",
+        "cpu",
+        "-o",
+        str(tmp_path / "m.pt2"),
+        "--precision",
+        given,
+    ]
+    ran = CliRunner(env={"COLUMNS": "200"}).invoke(main, command)
+    assert ran.exit_code == 2, ran.output
+    assert PRECISIONS[given] in " ".join(ran.output.replace("│", " ").split())

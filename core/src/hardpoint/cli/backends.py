@@ -14,7 +14,9 @@ from hardpoint.registry.registry import default_registry
 
 
 def check_backends(
-    targets: Sequence[str], options: Mapping[str, Mapping[str, object]], precision: str
+    targets: Sequence[str],
+    options: Mapping[str, Mapping[str, object]],
+    precision: str | Mapping[str, str],
 ) -> None:
     """Refuse what no backend can do. Imports light plugin modules only, never torch.
 
@@ -30,8 +32,19 @@ def check_backends(
             if name not in infos[backend].options:
                 known = infos[backend].options
                 _refuse("--option", f"{backend} has no option {name!r}", name, known)
-    if infos and precision != "auto" and not any(precision in i.precisions for i in infos.values()):
-        declared = {p for info in infos.values() for p in info.precisions}
+    if not isinstance(precision, str):
+        for backend, one in precision.items():
+            if backend not in infos:
+                _refuse("--precision", f"{backend!r} is no backend of this plan", backend, infos)
+            _check_precision(one, {backend: infos[backend]})
+    elif infos and precision != "auto":
+        _check_precision(precision, infos)
+
+
+def _check_precision(precision: str, infos: Mapping[str, BackendInfo]) -> None:
+    """One of these backends can compute in it."""
+    declared = {p for info in infos.values() for p in info.precisions}
+    if precision not in declared:
         has = ", ".join(p for p in PRECISIONS if p in declared)
         verb = "has" if len(infos) == 1 else "have"
         raise click.BadParameter(

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -22,11 +22,13 @@ from hardpoint.cli.destinations import (
 )
 from hardpoint.cli.model_args import ModelArgs, model_args
 from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
+from hardpoint.cli.precision_arg import PrecisionType
 from hardpoint.cli.work import Steps, stdout_kept, working
-from hardpoint.interfaces.backend import PRECISIONS, Precision
+from hardpoint.interfaces.backend import PRECISIONS
 from hardpoint.units import size
 
 if TYPE_CHECKING:
+    from hardpoint.compiler.precision import PrecisionAsked
     from hardpoint.planning.plan import Plan
     from hardpoint.runtime.model import CompiledModel
 
@@ -46,10 +48,12 @@ _SEGMENTS = 12
 )
 @click.option(
     "--precision",
-    type=click.Choice([*PRECISIONS, "auto"]),
+    type=PrecisionType(),
+    metavar="PRECISION",
     default="fp32",
     show_default=True,
-    help="Arithmetic to compute in; auto: the fastest within --max-error.",
+    help=f"Arithmetic to compute in: {', '.join(PRECISIONS)}; auto: the fastest within "
+    "--max-error; or one a backend: npu=fp16,cpu=bf16.",
 )
 @click.option(
     "--max-error",
@@ -76,7 +80,7 @@ def command(
     ctx: click.Context,
     wanted: ModelArgs,
     output: Path,
-    precision: Precision | Literal["auto"],
+    precision: PrecisionAsked,
     max_error: float | None,
     options: tuple[str, ...],
     isolate: bool,

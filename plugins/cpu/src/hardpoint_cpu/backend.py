@@ -80,7 +80,8 @@ class CpuBackend(Backend):
         known = [d.id for d in self.devices()]
         if device.id not in known:
             raise artifact_error(
-                f"the cpu backend has no device {device.id!r}", remedy=did_you_mean(device.id, known)
+                f"the cpu backend has no device {device.id!r}",
+                remedy=did_you_mean(device.id, known),
             )
         if artifact.format == EAGER:
             return eager.load(artifact, self._operators)

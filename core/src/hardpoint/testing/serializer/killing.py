@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,24 @@ _LEFT = 2  # further files that may lie beside the saved one in the end
 _PATIENCE = 30  # seconds for one save
 
 
-class _Counted(dict[str, torch.Tensor]):
-    """Tensors that call ``step`` each time one is asked for."""
+class _Counted(Mapping[str, torch.Tensor]):
+    """Tensors of one generation, that call ``step`` each time one is asked for."""
 
-    step: Callable[[], None]
+    def __init__(self, generation: int) -> None:
+        value = float(generation)
+        self._tensors = {f"t{i}": torch.full((_ELEMENTS,), value) for i in range(_TENSORS)}
+        self.step: Callable[[], None] | None = None
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        self.step()
-        return super().__getitem__(name)
+        if self.step is not None:
+            self.step()
+        return self._tensors[name]
 
-    def items(self) -> Any:
-        return ((name, self[name]) for name in self)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
 
-    def values(self) -> Any:
-        return (self[name] for name in self)
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def kill_savers(serializer: Serializer, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def kill_savers(serializer: Serializer, folder: Path, facts: Mapping[str, Any]) 
     path = folder / f"sample{facts['suffix']}"
     scene = _Scene(serializer, path)
     begun = time.monotonic()
-    serializer.save(_tensors(0), path)
+    serializer.save(_Counted(0), path)
     duration = time.monotonic() - begun
     kills = {"at file steps": 0, "at tensors": 0, "at random": 0}
     for number in range(1, _MOST_STEPS + 1):
@@ -69,7 +73,7 @@ def kill_savers(serializer: Serializer, folder: Path, facts: Mapping[str, Any]) 
         after = duration * 1.2 * (turn + draw.random()) / _RANDOM
         scene.kill_after(after)
         kills["at random"] += 1
-    serializer.save(_tensors(0), path)
+    serializer.save(_Counted(0), path)
     left = sorted(p.name for p in folder.iterdir() if p != path)
     size = sum(p.stat().st_size for p in folder.iterdir() if p != path)
     total = sum(kills.values())
@@ -110,7 +114,7 @@ class _Scene:
         self._judge(f"after {seconds * 1000:.1f} ms")
 
     def _start(self, event: int, asked: int) -> int:
-        tensors = _tensors(self._generation + 1)
+        tensors = _Counted(self._generation + 1)
         child = os.fork()
         if child:
             return child
@@ -173,15 +177,3 @@ def _die_at_event(number: int) -> None:
             step()
 
     sys.addaudithook(hook)
-
-
-def _tensors(generation: int) -> _Counted:
-    tensors = _Counted(
-        {f"t{i}": torch.full((_ELEMENTS,), float(generation)) for i in range(_TENSORS)}
-    )
-    tensors.step = _nothing
-    return tensors
-
-
-def _nothing() -> None:
-    """A step that nobody counts."""

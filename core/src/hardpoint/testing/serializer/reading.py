@@ -52,6 +52,9 @@ class Reading:
                     renamed = path.with_name(name)
                     renamed.write_bytes(path.read_bytes())
                     _must_know(at, renamed, f"a file of its own that is called {name!r}")
+                link = path.with_name("link")
+                link.symlink_to(path)
+                _must_know(at, link, "a link to a file of its own")
 
     @check("round-trips")
     def test_tensors_come_on_the_device_asked_for(self, subject: Subject) -> None:

@@ -97,19 +97,22 @@ def _unfit() -> Iterator[tuple[str, Any]]:
     yield "a number", 1.0
 
 
-class _EndsEarly(dict[str, torch.Tensor]):
+class _EndsEarly(Mapping[str, torch.Tensor]):
     """Tensors made on demand, the last of which cannot be."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if name == "z":
             raise LookupError("this tensor cannot be made")
-        return super().__getitem__(name)
+        return self._tensors[name]
 
-    def items(self) -> Any:
-        return ((name, self[name]) for name in self)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
 
-    def values(self) -> Any:
-        return (self[name] for name in self)
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _fail_to_save(
