@@ -19,7 +19,6 @@ from hardpoint.testing.backend.small import BINARY, UNARY, floats, turned
 from hardpoint.testing.backend.split import FirstFit, alternate, only
 from hardpoint.testing.backend.watch import computes, cpu_kernels
 from hardpoint.testing.check import CheckFailed
-from hardpoint.testing.fresh import configure
 from hardpoint.testing.models import MODELS
 from hardpoint.testing.settings import Settings
 from hardpoint.testing.subject import Subject
@@ -69,23 +68,23 @@ def test_later_inputs_are_rows_of_the_examples():
     assert torch.equal(turned_y, y[[1, 2, 0, 1, 2]])
 
 
-def test_the_configuration_of_the_settings_reaches_every_open_of_that_backend_alone():
+def test_the_configuration_of_the_settings_is_there_when_planning_opens_the_backend():
     seen = []
 
     class Asks(Provider):
         @hp.hookimpl
         def hardpoint_backend_open(self, config):
-            seen.append((self.backend.name, dict(config)))
+            seen.append(dict(config))
             return self.backend
 
     registry = hp.Registry(path=[])
-    for name in ("toy", "other"):
-        registry.add("backend", name, Asks(name))
-    configure(registry, "toy", {"cores": 4})
-    registry.open("backend", "toy")
-    registry.open("backend", "toy", {"cores": 1})
-    registry.open("backend", "other")
-    assert seen == [("toy", {"cores": 4}), ("toy", {"cores": 1}), ("other", {})]
+    registry.add("backend", "toy", Asks("toy"))
+    settings = Settings(config={"cores": 4})
+    bench = bench_of(Subject("backend", "toy", settings, registry=registry))
+    with bench.claimed(UNARY, floats(4, 8)).opened():
+        pass
+    assert seen == [{"cores": 4}] * len(seen)
+    assert seen
 
 
 def test_options_and_precision_of_the_settings_reach_compile():

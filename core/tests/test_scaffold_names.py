@@ -71,6 +71,7 @@ def test_names_that_would_mean_something_else_are_refused() -> None:
     assert "targets='auto' means whatever works here" in refusal("auto")
     assert "integrations in hardpoint's own repository" in refusal("contrib-acme")
     assert "'hardpoint-' is put before it anyway" in refusal("hardpoint-acme")
+    assert Names.parse("hardpointed").dist == "hardpoint-hardpointed"
 
 
 @given(st.text(max_size=40))

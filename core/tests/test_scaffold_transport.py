@@ -46,6 +46,22 @@ def test_an_option_that_does_not_exist_is_refused_with_its_provider(
     assert caught.value.remedy
 
 
+def test_what_cannot_work_here_says_why_and_is_not_opened(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dist, "is_gloo_available", lambda: False)
+    registry = installed.registry()
+    assert not registry.probe("transport", NAME).available
+    with pytest.raises(hp.ProviderUnavailable) as caught:
+        registry.open("transport", NAME)
+    assert str(caught.value) == (
+        f"transport:{NAME} cannot work on this machine\n"
+        f"  provider: transport:{NAME} (from hardpoint-{NAME} 0.1.0)\n"
+        "  cause: this PyTorch was built without gloo\n"
+        "  remedy: install an official PyTorch wheel"
+    )
+
+
 def test_loading_it_imports_no_torch(installed: Installed) -> None:
     code = (
         "import sys, hardpoint as hp; sys.path.insert(0, sys.argv[1]); r = hp.Registry();"
@@ -62,6 +78,23 @@ def test_a_group_of_one_reduces(installed: Installed) -> None:
     tensor = torch.tensor([3.0])
     group.allreduce([tensor]).wait()
     assert tensor.item() == 3.0
+
+
+def test_a_tensor_that_gloo_would_get_wrong_is_refused_in_words(installed: Installed) -> None:
+    transport = installed.registry().open("transport", NAME, {"interface": "lo"})
+    group = transport.process_group(dist.HashStore(), 0, 1, timedelta(seconds=5))
+    tensor = torch.ones(2, 3).t()
+    for call in (
+        lambda: group.allreduce([tensor]),
+        lambda: group.broadcast([tensor], dist.BroadcastOptions()),
+        lambda: group.reduce([tensor], dist.ReduceOptions()),
+        lambda: group.scatter([tensor], [[torch.ones(3, 2)]], dist.ScatterOptions()),
+        lambda: group.reduce_scatter([torch.ones(3, 2)], [[tensor]], dist.ReduceScatterOptions()),
+    ):
+        with pytest.raises(hp.TransportError) as caught:
+            call()
+        assert caught.value.what == "a tensor of shape [3, 2] is not contiguous"
+        assert caught.value.remedy == "pass tensor.contiguous(), and copy the result back"
 
 
 def test_the_interface_comes_from_the_option_before_the_environment(

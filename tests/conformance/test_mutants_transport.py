@@ -46,7 +46,9 @@ MUTANTS = [
     mutant(
         "ignores_strides", "strided_tensors_are_right_or_refused", "not contiguous): the tensor"
     ),
-    mutant("refuses_on_one_rank", "strided_tensors_are_right_or_refused", "must be contiguous"),
+    mutant(
+        "refuses_on_one_rank", "strided_tensors_are_right_or_refused", "not every rank refuses it"
+    ),
     mutant("shares_a_scratch", "work_may_be_in_flight", "all_reduce in flight, number"),
     mutant("says_it_is_complete", "work_is_not_complete_before_it_is", "has not called it yet"),
     mutant("waits_for_nothing", "work_is_not_complete_before_it_is", "before the all_reduce was"),

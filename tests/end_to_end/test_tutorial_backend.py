@@ -126,7 +126,7 @@ def test_the_mistake_is_named_with_its_size(vendor: Vendor) -> None:
 
 def test_the_page_shows_what_the_kit_says_of_the_mistake(vendor: Vendor) -> None:
     (failed,) = [text for text in said(vendor, "operators_are_right") if "FAILED" in text]
-    (shown,) = re.findall(r"^```\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(r"^```text\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     for line in shown.splitlines():
         assert line.strip() in failed
 

@@ -9,6 +9,22 @@ scales.SECONDS = 1
 scales.GIGABYTES = 0.05
 
 
+class Recursive(CapabilityPartitioner):
+    """Walks to the inputs of each node by calling itself."""
+
+    def partition(self, program, targets, objective, costs):
+        seen = set()
+
+        def visit(node):
+            for used in node.all_input_nodes:
+                if used not in seen:
+                    seen.add(used)
+                    visit(used)
+
+        visit(program.graph.output_node())
+        return super().partition(program, targets, objective, costs)
+
+
 class Spins(CapabilityPartitioner):
     """Compares each node with each other, and those with each other again."""
 
@@ -28,5 +44,6 @@ class Hoards(CapabilityPartitioner):
         return answer
 
 
+recursive = Provider(Recursive)
 spins = Provider(Spins)
 hoards = Provider(Hoards)

@@ -95,7 +95,7 @@ def load_model(path: Path, registry: Registry) -> torch.nn.Module:
             remedy="install another version of transformers, or build the model yourself",
         )
     weights = _weights(path, registry)
-    with _no_progress_bar(transformers):
+    with no_progress_bar(transformers):
         model, info = cls.from_pretrained(
             None, config=config, state_dict=weights, output_loading_info=True, dtype="auto"
         )
@@ -135,7 +135,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _no_progress_bar(transformers: Any) -> Iterator[None]:
+def no_progress_bar(transformers: Any) -> Iterator[None]:
     """Nothing is read there: the weights are mapped already."""
     logging = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()

@@ -72,7 +72,7 @@ _BEFORE = (
     _Source("conformance.toml", "project/conformance.toml", "settings of the conformance kit"),
     _Source("src/__init__.py", "project/package.py", "the package"),
     _Source("src/plugin.py", "project/plugin.py", "the hooks: light, what hardpoint reads first"),
-    _Source("src/origin.py", "project/origin.py", "the plugin's name in messages; options"),
+    _Source("src/origin.py", "project/origin.py", "the plugin's name in messages; checks"),
 )
 _CONFORMANCE = _Source(
     "tests/test_conformance.py", "project/conformance.py", "the conformance kit, in pytest"
@@ -157,7 +157,7 @@ def _values(names: Names, kinds: Sequence[Kind], author: str) -> dict[str, str]:
 def _plugin_imports(kinds: Sequence[Kind]) -> str:
     """The import block of ``plugin.py``, sorted as ruff sorts it."""
     used = {"Probe", "ProbeRequest", "hookimpl", *(n for kind in kinds for n in _HOOK_NAMES[kind])}
-    ours = ["check_options", "origin"] if "transport" in kinds else ["check_options"]
+    ours = ["check_options", "check_ready", *(["origin"] if "transport" in kinds else [])]
     standard = ["import os", "import sys"] if "serializer" in kinds else []
     blocks = [
         "\n".join([*standard, "from collections.abc import Mapping"]),

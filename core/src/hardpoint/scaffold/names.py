@@ -31,7 +31,7 @@ class Names:
 
         :raises ConfigError: it cannot be a provider's, or a package's; or it is somebody else's.
         """
-        if provider.startswith("hardpoint"):
+        if re.match(r"hardpoint([-_]|$)", provider):
             raise _refused(provider, "'hardpoint-' is put before it anyway", "leave that off")
         if not _NAME.fullmatch(provider):
             raise _refused(provider, "it would be no name of a Python package", _RULE)

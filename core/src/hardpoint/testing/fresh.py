@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hardpoint.hookspecs import hookimpl
 from hardpoint.numerics import compare
 from hardpoint.package.load import load_package
 from hardpoint.registry.policy import Policy
@@ -25,27 +24,6 @@ from hardpoint.runtime.model import CompiledModel
 Tensors = Sequence[torch.Tensor]
 
 
-class _Configured:
-    """Opens one backend with a configuration wherever none is given."""
-
-    def __init__(self, name: str, config: Mapping[str, object]) -> None:
-        self._name, self._config = name, config
-
-    @hookimpl(wrapper=True)
-    def hardpoint_backend_open(
-        self, config: dict[str, object], provider: str
-    ) -> Generator[None, object, object]:
-        if provider == self._name and not config:
-            config.update(self._config)
-        return (yield)
-
-
-def configure(registry: Registry, name: str, config: Mapping[str, object]) -> None:
-    """Let ``registry`` open backend ``name`` with ``config``: planning has none to give."""
-    if config:
-        registry.wrap(_Configured(name, config))
-
-
 class Job:
     """A job, read in the process that does it."""
 
@@ -53,7 +31,7 @@ class Job:
         self._facts: dict[str, Any] = json.loads(text)
         key = self._facts["provider"]
         self.registry = Registry(policy=Policy(allow=(key,)))
-        configure(self.registry, key.partition(":")[2], self._facts["config"])
+        self.registry.configure("backend", key.partition(":")[2], self._facts["config"])
         tensors = torch.load(self._facts["tensors"], weights_only=True)
         self.inputs: list[list[torch.Tensor]] = tensors["inputs"]
         self.expected: list[list[torch.Tensor]] = tensors["expected"]

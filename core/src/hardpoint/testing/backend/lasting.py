@@ -120,7 +120,7 @@ class LastingChecks:
             ("open files", "threads", "bytes"), before, after, (0, 0, LOADS_MAY_KEEP), strict=True
         ):
             if was is not None:
-                figures[f"{what} more"] = now - was
+                figures[f"more_{what.replace(' ', '_')}"] = now - was
                 expect(
                     now - was <= most,
                     f"loading and closing fifty times leaves {now - was:,} more {what}: close() "
@@ -136,7 +136,7 @@ class LastingChecks:
             done = run_python(_START + _CLOSES, job, timeout=120)
             limit = bench_of(subject).limit
         said, again = answer_of(done, "an executable is closed twice and called once more")
-        figures["a call after close"] = said
+        figures["call_after_close"] = said
         expect(not said.startswith("wrong"), f"a call after close() gives numbers that are {said}")
         expect(": " not in said or said.partition(": ")[2].strip(),
                f"a call after close() raises {said} without words")  # fmt: skip
@@ -152,7 +152,7 @@ class LastingChecks:
             done = run_python(_START + _FORKS, job, timeout=120)
         ended = answer_of(done, "a process forks after load()")
         outcomes = {0: "right", 2: "wrong", 3: f"raises {done.out.strip()}"}
-        figures["in the child"] = outcomes.get(ended, ended)
+        figures["in_the_child"] = outcomes.get(ended, ended)
         expect(ended != "hangs", "a child that was forked after load() hangs in its first call")
         expect(ended != 2, "a child that was forked after load() gets wrong numbers")
         if ended not in (0, 3):

@@ -58,8 +58,8 @@ def _parts(subject: Subject, figures: dict[str, Any], name: str) -> None:
     chosen = choose(bench, name, figures)
     skip_unless(chosen.claimed, f"it claims nothing of it: {bench.refusal(chosen.program)}")
     for split, partitioner in (
-        ("what it claims", FirstFit()),
-        ("every second of what it claims", FirstFit(alternate(PIECES))),
+        ("all_claimed", FirstFit()),
+        ("every_second", FirstFit(alternate(PIECES))),
     ):
         figures[split] = {}
         run(bench, chosen, partitioner, figures[split])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hardpoint.program.huggingface import no_progress_bar
 from hardpoint.testing.models.case import Case
 
 MINILM = "HARDPOINT_MINILM"
@@ -98,7 +99,8 @@ def _sentences() -> nn.Module:
 
     place = _minilm()
     assert place is not None, "missing() said that it is here"
-    model = transformers.AutoModel.from_pretrained(place, local_files_only=True)
+    with no_progress_bar(transformers):
+        model = transformers.AutoModel.from_pretrained(place, local_files_only=True)
     return _Sentences(model, "last_hidden_state")
 
 

@@ -84,17 +84,23 @@ def answers_apart(order: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         program = _large(shape)
         targets = drawn(program, 0)
         memory, begun = _peak(), time.process_time()
-        most = int(begun) + 1 + order["seconds"]
-        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
-        answer = partitioner.partition(program, targets, order["objective"], Costs())
+        _limit_processor(int(begun) + 1 + order["seconds"])
+        try:
+            answer = partitioner.partition(program, targets, order["objective"], Costs())
+        finally:
+            _limit_processor(resource.RLIM_INFINITY)
         taken[shape] = {
             "nodes": len(compute_nodes(program)),
             "seconds": round(time.process_time() - begun, 3),
             "gigabytes": round(_peak() - memory, 3),
         }
-        resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         check_assignment(answer, program, targets, "", "")
     return taken
+
+
+def _limit_processor(seconds: int) -> None:
+    """Past so much processor time, the system ends this process by SIGXCPU."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
 
 
 def _peak() -> float:

@@ -13,7 +13,7 @@ from hardpoint.interfaces.partitioner import TargetInfo
 from hardpoint.interfaces.probe import Device
 from hardpoint.planning.graph import compute_nodes
 
-_NAMES = ("npu", "gpu:1", "dsp", "cpu")
+_NAMES = ("npu", "gpu", "dsp", "cpu")
 
 
 def target(
@@ -46,7 +46,8 @@ def drawn(program: ExportedProgram, seed: int, count: int = 3) -> list[TargetInf
             masks[-1].add(node.name)
         elif not any(node.name in mask for mask in masks):
             draw.choice(masks).add(node.name)
-    names = [*_NAMES[: count - 1], _NAMES[-1]]
+    # Other devices each time: what goes by the hash of a name shall not be right by luck.
+    names = [f"{name}:{seed}" for name in (*_NAMES[: count - 1], _NAMES[-1])]
     return [
         target(program, name, lacks={node.name for node in nodes} - mask)
         for name, mask in zip(names, masks, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -99,10 +100,11 @@ class Hostile:
         folder = subject.settings.folder("hostile")
         skip_unless(folder, _NO_FOLDER)
         assert folder is not None, "skip_unless ended the check"
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        expect(paths, f"there is no file in {folder}")
         with bench(subject) as at:
-            listed = [[path.name, str(path.absolute()), "refused"] for path in paths]
+            copies = shutil.copytree(folder, at.folder / "hostile", symlinks=True)
+            paths = sorted(path for path in copies.iterdir() if not path.name.startswith("."))
+            expect(paths, f"there is no file in {folder}")
+            listed = [[path.name, str(path), "refused"] for path in paths]
             _told(figures, hold_paths(at, "opening the hostile files", listed, opens))
 
     @check("refuses")
@@ -129,7 +131,7 @@ def _strange(subject: Subject, figures: dict[str, Any], verdict: Verdict) -> Non
 def _told(figures: dict[str, Any], given: dict[str, Any]) -> None:
     findings = given.pop("findings")
     figures.update(given)
-    expect(not findings, lambda: "a good file, damaged:\n  " + "\n  ".join(findings))
+    expect(not findings, lambda: "it is wrong about:\n  " + "\n  ".join(findings))
 
 
 def _no_files(at: Bench) -> Iterator[tuple[str, Path]]:

@@ -7,6 +7,7 @@ from typing import Any
 from hardpoint.testing.check import check, skip_unless
 from hardpoint.testing.subject import Subject
 from hardpoint.testing.transport.launcher import Launcher, Ranked
+from hardpoint.testing.transport.names import collectives_of
 
 _REDUCE = {"all_reduce", "reduce", "reduce_scatter", "reduce_scatter_tensor"}
 
@@ -26,7 +27,7 @@ class Collectives(Ranked):
         self, ranks: Launcher, subject: Subject, figures: dict[str, Any]
     ) -> None:
         """Every reduction of every dtype that gloo reduces, or that it declares, is right."""
-        skip_unless(_REDUCE & set(subject.info.collectives), "it declares no reducing collective")
+        skip_unless(_REDUCE & collectives_of(subject.info), "it declares no reducing collective")
         run = ranks.run("collectives:reductions", ranks.worlds(2, 3)[-1]).judge()
         figures["cases"] = run.noted("cases")
 

@@ -20,7 +20,7 @@ class Faults(Ranked):
     @check("robust")
     def test_a_silent_rank_is_an_error(self, ranks: Launcher) -> None:
         """A collective that one rank never calls is an error on the others, in the timeout."""
-        ranks.run("faults:silent", 2, seconds=30, timeout=LIMIT, slack=SLACK).judge()
+        ranks.run("faults:silent", 2, seconds=60, timeout=LIMIT, slack=SLACK).judge()
 
     @check("robust")
     def test_a_killed_rank_is_an_error(

@@ -27,15 +27,11 @@ class Groups(Ranked):
         info = subject.info
         expect(info.devices, "info.devices is empty: whose tensors does it move?")
         expect(info.collectives, "info.collectives is empty: it would never be asked anything")
-        for device in info.devices:
-            expect(
-                _is_device(device), f"info.devices names {device!r}, which PyTorch does not know"
-            )
+        for name in info.devices:
+            expect(_is_device(name), f"info.devices names {name!r}, which PyTorch does not know")
         known = {
             "collectives": [name for name in dir(dist) if callable(getattr(dist, name))],
-            "dtypes": [
-                name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype)
-            ],
+            "dtypes": [n for n in dir(torch) if isinstance(getattr(torch, n), torch.dtype)],
             "reductions": list(dist.ReduceOp.RedOpType.__members__),
         }
         for field, names in known.items():

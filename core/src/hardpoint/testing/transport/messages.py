@@ -7,11 +7,13 @@ from typing import Any
 from hardpoint.testing.check import check, skip_unless
 from hardpoint.testing.subject import Subject
 from hardpoint.testing.transport.launcher import Launcher, Ranked
+from hardpoint.testing.transport.names import collectives_of
 
 
 def need(subject: Subject, *collectives: str) -> None:
     """Skip the check unless the transport declares them all."""
-    lacking = [name for name in collectives if name not in subject.info.collectives]
+    declared = collectives_of(subject.info)
+    lacking = [name for name in collectives if name not in declared]
     skip_unless(not lacking, f"it does not declare {', '.join(lacking)}")
 
 
@@ -61,7 +63,7 @@ class Messages(Ranked):
     def test_objects_travel(self, ranks: Launcher, subject: Subject) -> None:
         """Pickled objects of different sizes reach every rank."""
         skip_unless(
-            {"all_gather", "broadcast"} & set(subject.info.collectives),
+            {"all_gather", "broadcast"} & collectives_of(subject.info),
             "it declares neither all_gather nor broadcast, which carry objects",
         )
         dtypes = subject.info.dtypes

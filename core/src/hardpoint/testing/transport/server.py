@@ -25,10 +25,9 @@ from typing import Any, NoReturn
 from hardpoint.testing.journal import Journal
 from hardpoint.testing.transport.traces import (
     describe_process,
-    ownerless,
     processes_of,
     settled,
-    shared_files,
+    shared_memory,
 )
 
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -52,7 +51,7 @@ def _launch(order: dict[str, Any], control: int) -> dict[str, Any]:
     """Run one set of ranks to its end. In a rank this does not return."""
     importlib.import_module(order["module"])  # once for all ranks of all orders
     gc.freeze()  # ranks need not go through what they share with us when they end
-    shared = set(shared_files())
+    shared = shared_memory()
     started = {}
     for rank in range(order["size"]):
         pid = os.fork()
@@ -62,24 +61,13 @@ def _launch(order: dict[str, Any], control: int) -> dict[str, Any]:
         started[pid] = rank
     awaited = set(range(order["size"])) - set(order["expendable"])
     codes = _wait(started, awaited, order["seconds"])
-    late = [pid for pid, rank in started.items() if rank not in codes]
-    for pid in late:
-        os.kill(pid, signal.SIGUSR1)  # it writes where it is
-    if late:
-        time.sleep(_DUMP_SECONDS)
-    for pid in late:
-        os.kill(pid, signal.SIGKILL)
-    for pid in late:
-        _, status = os.waitpid(pid, 0)
-        # A rank that had to be killed ended in no way of its own.
-        if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-            codes[started[pid]] = os.waitstatus_to_exitcode(status)
+    _end([pid for pid, rank in started.items() if rank not in codes])
     # What ends a moment after its rank is not left behind.
     _, strays = settled(_strays, lambda found: not found)
-    for pid in strays:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    _, left = settled(lambda: ownerless(set(shared_files()) - shared), lambda found: not found)
+    while more := _strays():  # to the last grandchild
+        for pid in more:
+            os.kill(pid, signal.SIGKILL)
+    _, left = settled(lambda: shared_memory() - shared, lambda found: not found)
     return {"codes": codes, "processes": list(strays.values()), "shared_memory": sorted(left)}
 
 
@@ -95,6 +83,17 @@ def _wait(started: dict[int, int], awaited: set[int], seconds: float) -> dict[in
         elif pid == 0 and select.select([0], [], [], _POLL_SECONDS)[0]:
             break
     return codes
+
+
+def _end(late: list[int]) -> None:
+    """End ranks that have not ended by themselves."""
+    for pid in late:
+        os.kill(pid, signal.SIGUSR1)  # it writes where it is
+    if late:
+        time.sleep(_DUMP_SECONDS)
+    for pid in late:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _strays() -> dict[int, str]:
@@ -120,7 +119,9 @@ def _play(order: dict[str, Any], rank: int) -> NoReturn:
         os.close(opened)
     os.dup2(1, 2)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
-    faulthandler.register(signal.SIGUSR1)  # works though another thread holds the GIL for ever
+    faulthandler.register(
+        signal.SIGUSR1, all_threads=False
+    )  # works though another thread holds the GIL for ever
     journal = Journal(folder / f"rank-{rank}.jsonl")
     try:
         request = pickle.loads((folder / "request.pickle").read_bytes())  # noqa: S301 - our own

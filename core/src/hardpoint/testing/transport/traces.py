@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,23 +74,19 @@ def resident() -> int:
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
 
 
-def shared_files() -> list[str]:
-    """Names of this user's shared memory."""
-    return [str(file) for file in _list(_SHARED) if _owner(file) == os.getuid()]
+def shared_memory(ours: Iterable[int] = ()) -> set[str]:
+    """Names of this user's shared memory that no process but ``ours`` has open or mapped."""
+    files = [file for file in _list(_SHARED) if _owner(file) == os.getuid()]
+    used = _in_use(set(ours)) if files else set()
+    return {str(file) for file in files if _identity(file) not in used}
 
 
-def ownerless(files: set[str]) -> set[str]:
-    """Those of the shared memory that no living process has open or mapped."""
-    if not files:
-        return set()
-    used = _in_use()
-    return {file for file in files if _identity(Path(file)) not in used}
-
-
-def _in_use() -> set[tuple[int, int]]:
+def _in_use(ours: set[int]) -> set[tuple[int, int]]:
     used = {_GONE}
     prefix = f" {_SHARED}/"
     for pid, maps in _each("maps"):
+        if pid in ours:
+            continue
         # By number: a semaphore is mapped under the name that it had before its own.
         for line in maps.splitlines():
             if prefix in line:

@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hardpoint.testing.transport.ranks.judge import (
+    SHORT,
     Case,
     asynchronous,
     both,
     declared,
+    dtypes_of,
     every_move,
-    first_op,
     judge,
+    judge_refusals,
+    reductions_of,
     usual,
 )
 from hardpoint.testing.transport.ranks.moves import MOVING, REDUCING
 from hardpoint.testing.transport.ranks.scene import Scene
-from hardpoint.testing.transport.ranks.values import (
-    DTYPES,
-    REDUCTIONS,
-    dtype_named,
-    has_meaning,
-)
+from hardpoint.testing.transport.ranks.values import dtype_named, has_meaning
 
 
 def each(scene: Scene) -> None:
@@ -37,8 +35,8 @@ def reductions(scene: Scene) -> None:
         [
             Case(name, dtype, 5, op)
             for name in declared(scene, REDUCING)
-            for op in info.reductions or REDUCTIONS
-            for dtype in info.dtypes or DTYPES
+            for op in reductions_of(info)
+            for dtype in dtypes_of(info)
             if has_meaning(op, dtype_named(dtype))
         ],
     )
@@ -46,7 +44,7 @@ def reductions(scene: Scene) -> None:
 
 def dtypes(scene: Scene) -> None:
     """Any bits of every dtype, by every collective that moves."""
-    names = scene.request.info.dtypes or DTYPES
+    names = dtypes_of(scene.request.info)
     judge(scene, [Case(name, dtype, 33) for name in declared(scene, MOVING) for dtype in names])
 
 
@@ -56,20 +54,18 @@ def sizes(scene: Scene) -> None:
     shared = declared(scene, ("all_to_all_single", "all_to_all", "all_gather"))
     for shares in ("uneven", "some empty"):
         cases += [Case(name, usual(scene), 4, shares=shares) for name in shared]
-    judge(scene, cases)
+    judge(scene, cases, SHORT)
 
 
 def large(scene: Scene) -> None:
     """More than fits any buffer: 64 MiB of float32 at once."""
     count = 16 << 20
-    whole = [
-        Case(name, usual(scene), count, first_op(scene)) for name in declared(scene, ["all_reduce"])
-    ]
-    parts = ["all_gather_into_tensor", "reduce_scatter_tensor", "all_to_all_single"]
+    parts = ("all_gather_into_tensor", "reduce_scatter_tensor", "all_to_all_single")
+    whole = [case for case in every_move(scene, count) if case.name == "all_reduce"]
     judge(scene, [*whole, *(c for c in every_move(scene, count // 8) if c.name in parts)])
 
 
 def strided(scene: Scene) -> None:
     """Tensors that are not contiguous: done rightly, or refused."""
     cases = [replace(case, strided=True) for case in every_move(scene, 6)]
-    judge(scene, cases, as_gloo=False, refusal=True)
+    judge_refusals(scene, cases)

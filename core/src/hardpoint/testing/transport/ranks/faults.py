@@ -11,11 +11,16 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from hardpoint.errors import TransportError
 from hardpoint.testing.transport.ranks.judge import declared, usual
 from hardpoint.testing.transport.ranks.scene import Scene
 from hardpoint.testing.transport.ranks.values import dtype_named
 
 _ELEMENTS = 1 << 20
+
+
+# What a collective may raise.
+_ERRORS = (RuntimeError, TransportError)
 
 
 def silent(scene: Scene) -> None:
@@ -24,13 +29,15 @@ def silent(scene: Scene) -> None:
     scene.join()
     names = declared(scene, CALLS)
     groups = {name: dist.new_group(timeout=timedelta(seconds=limit)) for name in names}
-    for name in names:  # some connect at first use
-        dist.barrier(group=groups[name]) if scene.declares("barrier") else None
+    if scene.declares("barrier"):  # some connect at first use
+        for group in groups.values():
+            dist.barrier(group=group)
     last = scene.size - 1
     scene.meet("connected")
     if scene.rank == last:
         for rank in range(last):
-            scene.await_flag(f"seen-{rank}", 60 + len(names) * limit)
+            scene.await_flag(f"seen-{rank}")
+        scene.leave()
         return
     begun = []
     for name, group in groups.items():
@@ -38,18 +45,19 @@ def silent(scene: Scene) -> None:
         start = time.monotonic()
         try:
             begun.append((name, start, CALLS[name](scene, group)))
-        except RuntimeError:
+        except _ERRORS:
             _in_time(scene, name, start, limit + slack)
     for name, start, work in begun:
         scene.at(f"wait() of {name}, which rank {last} never calls")
         try:
             if work is not None:
                 work.wait()
-        except RuntimeError:
+        except _ERRORS:
             _in_time(scene, name, start, limit + slack)
         else:
             scene.wrong(f"{name} ended without an error though rank {last} never called it")
     scene.raise_flag(f"seen-{scene.rank}")
+    scene.leave()
 
 
 def _in_time(scene: Scene, name: str, start: float, most: float) -> None:
@@ -61,42 +69,40 @@ def _in_time(scene: Scene, name: str, start: float, most: float) -> None:
 def struck(scene: Scene) -> None:
     """The last rank is killed or stopped while an all-reduce is under way."""
     limit, slack = scene.arguments["timeout"], scene.arguments["slack"]
-    blow = getattr(signal, scene.arguments["signal"])
     last = scene.size - 1
     scene.join()
     group = dist.new_group(timeout=timedelta(seconds=limit))
-    tensor = torch.ones(_ELEMENTS, device=scene.device)
+    tensor = _tensor(scene, _ELEMENTS)
     for _ in range(3):
         dist.all_reduce(tensor.fill_(1), group=group)
     scene.meet("warm")
     if scene.rank == last:
         dist.all_reduce(tensor, group=group, async_op=True)
         scene.raise_flag("struck")
-        os.kill(os.getpid(), blow)
+        os.kill(os.getpid(), getattr(signal, scene.arguments["signal"]))
         return
     error = ""
     for attempt in range(3):  # the blow may come just after the first is done
         scene.at(f"all_reduce number {attempt + 1} around the blow to rank {last}")
-        try:
-            dist.all_reduce(tensor, group=group)
-        except RuntimeError as raised:
-            error = str(raised)
-            break
+        error = error or _error_of_all_reduce(tensor, group)
     took = time.monotonic() - scene.await_flag("struck")
     if not error:
         scene.wrong(f"all_reduce goes on without an error though rank {last} is gone")
     elif took > limit + slack:
         scene.wrong(f"the error came {took:.1f} s after the blow; the timeout is {limit:g} s")
-    scene.note(error=error.splitlines()[0][:300] if error else "", seconds=round(took, 2))
+    scene.note(error=error, seconds=round(took, 2))
     scene.at("another all_reduce after the error")
+    if not _error_of_all_reduce(tensor, group):
+        scene.wrong("another all_reduce after the error ends well, without that rank")
+    scene.leave()
+
+
+def _error_of_all_reduce(tensor: torch.Tensor, group: dist.ProcessGroup) -> str:
     try:
         dist.all_reduce(tensor, group=group)
-    except RuntimeError:
-        pass  # as it should be
-    else:
-        scene.wrong("another all_reduce after the error ends well, without that rank")
-    scene.at("destroy_process_group after the error")
-    dist.destroy_process_group()
+    except _ERRORS as error:
+        return str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    return ""
 
 
 def _tensor(scene: Scene, count: int = 64) -> torch.Tensor:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from hardpoint.testing.transport.ranks.moves import ALIASES, MOVING, REDUCING, Held, Turn
+from hardpoint.interfaces.transport import TransportInfo
+from hardpoint.testing.transport.names import collectives_of
+from hardpoint.testing.transport.ranks.moves import MOVING, REDUCING, Held, Turn
 from hardpoint.testing.transport.ranks.scene import PATIENCE, Scene
-from hardpoint.testing.transport.ranks.values import difference, dtype_named
+from hardpoint.testing.transport.ranks.values import DTYPES, REDUCTIONS, difference, dtype_named
 
-_MOST_ERRORS = 4  # each may cost the group's timeout
+SHORT = timedelta(seconds=8)  # of groups in which a rank may wait in vain
+_MOST_ERRORS = 5
+_LATE = 4  # as how many errors one counts that came by the group's timeout
 _ROUNDED = ("SUM", "AVG", "PRODUCT")
 _ALL = {**REDUCING, **MOVING}
 
@@ -55,26 +61,35 @@ class Case:
 
 def declared(scene: Scene, among: Iterable[str]) -> list[str]:
     """Those collectives that the transport says it has."""
-    has = set(scene.request.info.collectives)
-    return [name for name in among if name in has or ALIASES.get(name) in has]
+    has = collectives_of(scene.request.info)
+    return [name for name in among if name in has]
+
+
+def dtypes_of(info: TransportInfo) -> list[str]:
+    """The dtypes to try: those that it declares, all where it declares none."""
+    named = {str(dtype_named(name))[6:] for name in info.dtypes}  # "half" is float16
+    return [name for name in DTYPES if not named or name in named]
+
+
+def reductions_of(info: TransportInfo) -> list[str]:
+    """The reductions to try: those that it declares, all where it declares none."""
+    return [op for op in REDUCTIONS if not info.reductions or op in info.reductions]
 
 
 def usual(scene: Scene) -> str:
     """The dtype of checks that are not about dtypes."""
-    dtypes = scene.request.info.dtypes
-    return dtypes[0] if dtypes and "float32" not in dtypes else "float32"
+    dtypes = dtypes_of(scene.request.info)
+    return "float32" if "float32" in dtypes else dtypes[0]
 
 
-def first_op(scene: Scene) -> str:
-    """The reduction of checks that are not about reductions."""
-    ops = scene.request.info.reductions
-    return ops[0] if ops and "SUM" not in ops else "SUM"
+def _first_op(scene: Scene) -> str:
+    return reductions_of(scene.request.info)[0]
 
 
 def every_move(scene: Scene, count: int) -> list[Case]:
     """Each declared collective once."""
     dtype = usual(scene)
-    reducing = [Case(n, dtype, count, first_op(scene)) for n in declared(scene, REDUCING)]
+    reducing = [Case(n, dtype, count, _first_op(scene)) for n in declared(scene, REDUCING)]
     return reducing + [Case(name, dtype, count) for name in declared(scene, MOVING)]
 
 
@@ -84,28 +99,19 @@ def asked_of(scene: Scene, cases: list[Case], gloo: dist.ProcessGroup) -> list[C
     Those that it names itself; where it names no dtypes or reductions, those that gloo, asked here
     and now, does rightly.
     """
-    info = scene.request.info
-    named = [
-        bool(case.dtype in info.dtypes and (not case.op or case.op in info.reductions))
-        for case in cases
-    ]
-    wanted = [
-        (not info.dtypes or case.dtype in info.dtypes)
-        and (not case.op or not info.reductions or case.op in info.reductions)
-        for case in cases
-    ]
     done = torch.zeros(len(cases), dtype=torch.int32)
     for index, case in enumerate(cases):
-        if wanted[index] and not named[index]:
-            scene.at(f"gloo's {case}")
-            done[index] = _gloo_does(scene, case, gloo)
-    if len(cases):
+        scene.at(f"gloo's {case}")
+        done[index] = _names(scene.request.info, case) or _gloo_does(scene, case, gloo)
+    if cases:
+        # What one rank of gloo refuses, another may not.
         dist.all_reduce(done, dist.ReduceOp.MIN, group=gloo)
-    return [
-        case
-        for case, does, its, want in zip(cases, done.tolist(), named, wanted, strict=True)
-        if want and (does or its)
-    ]
+    return [case for case, does in zip(cases, done.tolist(), strict=True) if does]
+
+
+def _names(info: TransportInfo, case: Case) -> bool:
+    named = bool(info.dtypes) and case.dtype in dtypes_of(info)
+    return named and (not case.op or case.op in info.reductions)
 
 
 def _gloo_does(scene: Scene, case: Case, gloo: dist.ProcessGroup) -> bool:
@@ -115,45 +121,82 @@ def _gloo_does(scene: Scene, case: Case, gloo: dist.ProcessGroup) -> bool:
         return False
 
 
-def judge(scene: Scene, cases: list[Case], *, as_gloo: bool = True, refusal: bool = False) -> None:
+def judge(scene: Scene, cases: list[Case], patience: timedelta = PATIENCE) -> None:
     """Run the cases that the transport must do, and report what is wrong.
 
-    :param as_gloo: leave out what gloo does not do, unless the transport names it.
-    :param refusal: raising on every rank is right, too.
+    :param patience: the timeout of each case.
     """
-    with scene.group() as group:
-        gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
-        if as_gloo:
-            cases = asked_of(scene, cases, gloo)
-        errors, refused = 0, []
+    with scene.group():
+        group = _another(scene, None, patience)
+        gloo = _aside()
+        cases = asked_of(scene, cases, gloo)
+        errors = 0
         for case in cases:
-            scene.at(str(case))
-            trouble = _attempt(scene, case, group)
-            # All ranks or none: what one did differently must not put the next case out of step.
-            raised = torch.tensor([int(bool(trouble)), int(not trouble)])
-            dist.all_reduce(raised, group=gloo)
-            some, none = bool(raised[0]), not raised[1]
-            if some and refusal and none:
-                refused.append(f"{case}: {trouble}")
-            elif trouble:
+            trouble, seconds = _attempt(scene, case, group)
+            if trouble:
                 scene.wrong(f"{case}: {trouble}")
-            if some:
-                errors += not (refusal and none)
-                if errors > _MOST_ERRORS:
-                    break
-                scene.at(f"torch.distributed.new_group, after {case}")
-                group = dist.new_group(timeout=PATIENCE)
-        scene.note(cases=len(cases), refused=refused)
+            weight = _LATE if seconds > patience.total_seconds() / 2 else 1
+            weight = _agreed(gloo, weight if trouble else 0, dist.ReduceOp.MAX)
+            errors += weight
+            if errors >= _MOST_ERRORS:
+                break
+            if weight:
+                group = _another(scene, case, patience)
+        scene.note(cases=len(cases))
 
 
-def _attempt(scene: Scene, case: Case, group: dist.ProcessGroup) -> str:
+def judge_refusals(scene: Scene, cases: list[Case]) -> None:
+    """Run cases that a transport need not do: right, or refused by every rank at once."""
+    scene.join()
+    gloo, refused = _aside(), []
+    group = _another(scene, None, SHORT)
+    for case in cases:
+        trouble, seconds = _attempt(scene, case, group)
+        # Who only finds that nothing comes has refused nothing.
+        late = seconds > SHORT.total_seconds() / 2
+        if _agreed(gloo, int(bool(trouble) and not late), dist.ReduceOp.MIN):
+            refused.append(f"{case}: {trouble}")
+        elif trouble:
+            how = f", after {seconds:.0f} s: another rank went ahead" if late else ""
+            scene.wrong(f"{case}: {trouble}{how}; not every rank refuses it")
+        if _agreed(gloo, int(bool(trouble)), dist.ReduceOp.MAX):
+            group = _another(scene, case, SHORT)
+    scene.note(cases=len(cases), refused=refused)
+    scene.leave()
+
+
+def _aside() -> dist.ProcessGroup:
+    """Gloo's own group: to ask it, and to agree on what the transport did."""
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=3 * PATIENCE)
+    return group
+
+
+def _agreed(gloo: dist.ProcessGroup, mine: int, op: dist.ReduceOp.RedOpType) -> int:
+    """What one rank found must not put it out of step with the others."""
+    answer = torch.tensor([mine])
+    dist.all_reduce(answer, op, group=gloo)
+    return int(answer.item())
+
+
+def _another(scene: Scene, after: Case | None, timeout: timedelta) -> dist.ProcessGroup:
+    """A new group of all: an error may have left the one before unusable."""
+    scene.at(f"torch.distributed.new_group, after {after}" if after else "new_group")
+    group: dist.ProcessGroup = dist.new_group(timeout=timeout)
+    return group
+
+
+def _attempt(scene: Scene, case: Case, group: dist.ProcessGroup) -> tuple[str, float]:
+    """The error, if any, and the seconds that it took; wrong results are reported here."""
+    scene.at(str(case))
+    began = time.monotonic()
     try:
         held = case.run(scene.rank, scene.size, group, scene.device)
     except Exception as error:  # whatever a transport raises is its answer
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
+        text = str(error).strip().partition("\n")[0][:300]
+        return f"{type(error).__name__}: {text}", time.monotonic() - began
     for message in case.wrong(held):
         scene.wrong(message)
-    return ""
+    return "", time.monotonic() - began
 
 
 def both(cases: Iterable[Case], vary: Callable[[Case], Case]) -> list[Case]:

@@ -243,9 +243,3 @@ MOVING: dict[str, Callable[[Turn], Held]] = {
         all_to_all, all_to_all_single, send,
     )
 }  # fmt: skip
-
-# Two names of one: who declares either has both.
-ALIASES = {
-    "all_gather_single": "all_gather_into_tensor",
-    "reduce_scatter_single": "reduce_scatter_tensor",
-}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
+from hardpoint.errors import TransportError
 from hardpoint.testing.transport.ranks.judge import usual
 from hardpoint.testing.transport.ranks.scene import PATIENCE, Scene
 from hardpoint.testing.transport.ranks.values import bits, difference, dtype_named
@@ -58,8 +59,8 @@ def extras(scene: Scene) -> None:
         group = dist.new_group(timeout=PATIENCE)
         try:
             act(scene, group)
-        except (RuntimeError, ValueError, NotImplementedError) as error:
-            refused[name] = str(error).splitlines()[0][:200]
+        except (RuntimeError, ValueError, TransportError) as error:
+            refused[name] = str(error).partition("\n")[0][:200] or type(error).__name__
         scene.meet(name)
     scene.note(refused=refused)
     scene.leave()

@@ -18,7 +18,7 @@ from hardpoint.testing.transport.traces import (
     processes_of,
     resident,
     settled,
-    shared_files,
+    shared_memory,
     threads,
 )
 
@@ -61,7 +61,7 @@ def _present(scene: Scene) -> dict[str, Counter[str]]:
         "open descriptors": Counter(descriptors()),
         "processes": Counter(describe_process(pid) for pid in processes_of(os.getpid())),
         "temporary files": Counter(file.name for file in (scene.folder / "tmp").rglob("*")),
-        "shared memory": Counter(shared_files()),
+        "shared memory": Counter(shared_memory(processes_of(os.getppid()))),
     }
 
 

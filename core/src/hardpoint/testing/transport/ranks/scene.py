@@ -17,6 +17,7 @@ import torch.distributed as dist
 import hardpoint as hp
 import hardpoint.bridges.c10d
 from hardpoint.testing.journal import Journal
+from hardpoint.testing.transport.names import collectives_of
 from hardpoint.testing.transport.run import Request
 
 # Of groups that are not about timeouts: long for a machine under load, short for who waits.
@@ -57,7 +58,7 @@ class Scene:
 
     def declares(self, *collectives: str) -> bool:
         """Whether the transport says that it has all of these."""
-        return set(collectives) <= set(self.request.info.collectives)
+        return set(collectives) <= collectives_of(self.request.info)
 
     def at(self, what: str) -> None:
         """What this rank does next: said of it if it never ends."""
