@@ -382,3 +382,30 @@ def test_targets_that_do_not_exist_are_refused(targets, error, text):
 def test_an_objective_that_does_not_exist_is_refused():
     text = fails(hp.ConfigError, lambda: hp.plan(PROGRAM, targets="a", objective="latincy", registry=registry()))  # fmt: skip
     assert text == "'latincy' is no objective\n  remedy: did you mean 'latency'?"
+
+
+def test_an_objective_that_the_partitioner_does_not_declare_is_refused():
+    class Latency:
+        @hp.hookimpl
+        def hardpoint_partitioner_info(self):
+            return hp.PartitionerInfo(requires_api=(1, 0), summary="quick", objectives=("latency",))
+
+        @hp.hookimpl
+        def hardpoint_partitioner_probe(self, request):
+            return hp.Probe.ready()
+
+        @hp.hookimpl
+        def hardpoint_partitioner_open(self, config):
+            raise AssertionError("it is not even opened")
+
+    registry = hp.Registry()
+    registry.add("partitioner", "quick", Latency())
+    program = hp.capture(torch.nn.Linear(2, 2).eval(), (torch.ones(1, 2),), registry=registry)
+    with pytest.raises(hp.ConfigError) as caught:
+        hp.plan(program, targets=["cpu"], partitioner="quick", objective="memory", registry=registry)
+    assert str(caught.value) == (
+        "partitioner:quick does not optimise for memory\n"
+        "  provider: partitioner:quick (from this process)\n"
+        "  cause: it declares latency\n"
+        "  remedy: choose one of those with objective=, or another partitioner="
+    )

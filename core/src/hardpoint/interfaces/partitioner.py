@@ -83,7 +83,9 @@ class Partitioner(ABC):
     ) -> Assignment:
         """Assign every compute node (``hardpoint.planning.compute_nodes``) to a supporting target.
 
-        The same arguments give the same answer.
+        The same arguments give the same answer. Where a device states its memory
+        (:attr:`Device.memory`, bytes), the weights that land on it fit.
 
-        :raises PlanError: no assignment is possible, with the nodes that nobody supports.
+        :raises PlanError: no assignment is possible, with the nodes that nobody supports, or with
+            the bytes that fit nowhere.
         """

@@ -21,7 +21,6 @@ class SerializerInfo:
 
     :param requires_api: (major, minor) of the contract it was written for; no default on purpose.
     :param suffixes: file suffixes it usually has, e.g. ``(".safetensors",)``.
-    :param magic: whether it can tell its files by their content (:meth:`Serializer.recognizes`).
     :param can_save: whether it writes as well as reads.
     """
 
@@ -102,9 +101,11 @@ class Serializer(ABC):
 
     @abstractmethod
     def open(self, path: Path, *, device: str = "cpu") -> Reader:
-        """Open ``path`` for reading.
+        """Open ``path`` for reading. The reader raises ``KeyError`` for a name it does not have.
 
+        :param device: where tensors are to be, in PyTorch's terms.
         :raises WeightsError: damaged or hostile file.
+        :raises HardpointError: a device that it cannot put tensors on.
         """
 
     @abstractmethod
@@ -117,5 +118,6 @@ class Serializer(ABC):
     ) -> None:
         """Write ``tensors`` to ``path`` atomically: the old file, or the whole new one, is there.
 
-        :raises WeightsError: a tensor that the format cannot hold.
+        :raises WeightsError: a tensor that the format cannot hold, or the file cannot be written
+            (a full disk, a missing folder); the old file stays.
         """

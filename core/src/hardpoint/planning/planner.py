@@ -82,7 +82,7 @@ def plan_program(
         )
     candidates = [candidate(program, t, registry) for t in dict.fromkeys(wanted)]
     validate.check_coverage(program.exported, candidates)
-    name, origin, decider = _partitioner(partitioner, registry)
+    name, origin, decider = _partitioner(partitioner, objective, registry)
     given = costs_given or Costs()
     try:
         answer = decider.partition(program.exported, candidates, objective, given)
@@ -145,11 +145,20 @@ def candidate(program: Program, target: Target, registry: Registry) -> TargetInf
     )
 
 
-def _partitioner(wanted: str | Partitioner, registry: Registry) -> tuple[str, str, Partitioner]:
+def _partitioner(
+    wanted: str | Partitioner, objective: Objective, registry: Registry
+) -> tuple[str, str, Partitioner]:
     if isinstance(wanted, Partitioner):
         return f"partitioner:{type(wanted).__name__}", "", wanted
-    opened = registry.open("partitioner", wanted)
-    return f"partitioner:{wanted}", registry.record("partitioner", wanted).origin, opened
+    key, origin = f"partitioner:{wanted}", registry.record("partitioner", wanted).origin
+    declared = registry.info("partitioner", wanted).objectives
+    if objective not in declared:
+        raise ConfigError(
+            f"{key} does not optimise for {objective}", provider=key, origin=origin,
+            cause=f"it declares {', '.join(declared) or 'no objective'}",
+            remedy="choose one of those with objective=, or another partitioner=",
+        )  # fmt: skip
+    return key, origin, registry.open("partitioner", wanted)
 
 
 def _segments(

@@ -44,7 +44,10 @@ def serve() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for line in iter(sys.stdin.readline, ""):
         answer = _launch(json.loads(line), control)
-        os.write(control, json.dumps(answer).encode() + b"\n")
+        try:
+            os.write(control, json.dumps(answer).encode() + b"\n")
+        except BrokenPipeError:  # nobody waits any more
+            return
 
 
 def _launch(order: dict[str, Any], control: int) -> dict[str, Any]:
