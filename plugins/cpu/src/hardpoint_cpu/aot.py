@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 
@@ -176,12 +177,31 @@ def _open(package: bytes | memoryview) -> Any:
         return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
 
 
+def _empty(tensors: Sequence[torch.Tensor]) -> None:
+    """Let go of their memory. The library, once it is gone, still holds on to the tensors."""
+    with torch.inference_mode():
+        for tensor in tensors:
+            tensor.set_()
+
+
+def _closed(_: object) -> NoReturn:
+    raise RuntimeError("the executable was closed")
+
+
 class AotExecutable(Executable):
-    """A library and the weights that it was given. It runs one call at a time, others wait."""
+    """A library and the weights that it was given. It runs one call at a time, others wait.
+
+    :param weights: tensors that nobody else has; they may share memory with others.
+    """
 
     def __init__(self, loader: Any, weights: Mapping[str, torch.Tensor]) -> None:
-        self._run = loader.boxed_run
-        self._weights = weights  # the library holds only pointers to them
+        self._run: Callable[[list[torch.Tensor]], Any] = loader.boxed_run
+        # After the last call that runs: the library has nothing but pointers into their memory.
+        weakref.finalize(loader, _empty, list(weights.values())).atexit = False
+
+    def close(self) -> None:
+        """Let go of the library and the weights, as soon as no call runs any more."""
+        self._run = _closed
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. The library checks nothing: strides are made right here, the rest by the runtime."""
