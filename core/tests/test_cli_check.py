@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,10 +100,77 @@ def test_the_reports_are_written(site: FakeSite, tmp_path: Path) -> None:
     assert report["info"]["precisions"] == ["fp32"]
 
 
-def test_a_level_can_be_required(site: FakeSite) -> None:
+def test_a_level_is_not_shown_by_some_of_its_checks(site: FakeSite) -> None:
     site.add_backend("npu", PLUGIN)
-    check(site, "--checks", CHECK, "--require", "robust", code=4)
-    check(site, "--checks", CHECK, "--require", "loads", code=0)
+    said = check(site, "--checks", CHECK, "--require", "robust", code=2)
+    assert "--require needs every check" in said
+
+
+def test_a_provider_that_crashes_when_python_ends_is_told_of_all_the_same(site: FakeSite) -> None:
+    crash = "import atexit, os, sys\n'--journal' in sys.argv and atexit.register(os.abort)\n"
+    site.add_backend("npu", crash + PLUGIN)
+    said = check(site, "--checks", CHECK, "--json", code=4)
+    (found,) = json.loads(said)["reports"][0]["checks"]
+    assert found["outcome"] == "crashed"
+    assert "the process ended badly: signal SIGABRT" in found["reason"]
+
+
+def test_a_known_crash_is_a_known_failure(site: FakeSite, tmp_path: Path) -> None:
+    lines = "import os, sys; '--journal' in sys.argv and os.abort()"
+    site.add_backend("npu", saying(lines))
+    settings = tmp_path / "conformance.toml"
+    settings.write_text(f'["backend:npu".expected-failures]\n{CHECK} = "bug 12"\n')
+    said = check(site, "--checks", CHECK, "--settings", str(settings), code=0)
+    assert "level none, with 1 known failure" in said
+
+
+def test_an_expected_failure_that_no_check_is_called_is_refused(site: FakeSite, tmp_path: Path) -> None:  # fmt: skip
+    site.add_backend("npu", PLUGIN)
+    settings = tmp_path / "conformance.toml"
+    settings.write_text('["backend:npu".expected-failures]\ndeclares_what_it_iz = "bug 12"\n')
+    said = check(site, "--settings", str(settings), code=1)
+    assert "expects 'declares_what_it_iz' to fail, which is no check of a backend" in said
+    assert "remedy: did you mean 'declares_what_it_is'?" in said
+
+
+def test_infos_that_json_cannot_hold_are_reported_all_the_same(site: FakeSite) -> None:
+    odd = 'precisions=("fp32",), options=__import__("types").MappingProxyType({"a": "b"})'
+    site.add_backend("npu", PLUGIN.replace('precisions=("fp32",)', odd))
+    said = check(site, "--checks", CHECK, "--json", code=0)
+    assert json.loads(said)["reports"][0]["info"]["options"] == {"a": "b"}
+
+
+def test_a_hung_check_leaves_no_process_behind(site: FakeSite, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    hang = (
+        "    import os, sys, time\n"
+        f"    if '--journal' not in sys.argv: open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)\n"
+    )
+    probe = "    return Probe.ready(Device("
+    site.add_backend("npu", PLUGIN.replace(probe, hang + probe))
+    command = [
+        sys.executable, "-c", "from hardpoint.cli import main; main(prog_name='hardpoint')",
+        "check", "backend:npu", "--checks", "probe_answers", "--patience", "10",
+    ]  # fmt: skip
+    running = subprocess.Popen(
+        command, env=site.environment(), cwd=site.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )  # fmt: skip
+    deadline = time.monotonic() + 100
+    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    hung = int(note.read_text())
+    running.terminate()
+    running.wait(60)
+    while alive(hung) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(hung)
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_misspelt_check_or_level_is_met_with_the_nearest(site: FakeSite) -> None:

@@ -402,7 +402,9 @@ def test_an_objective_that_the_partitioner_does_not_declare_is_refused():
     registry.add("partitioner", "quick", Latency())
     program = hp.capture(torch.nn.Linear(2, 2).eval(), (torch.ones(1, 2),), registry=registry)
     with pytest.raises(hp.ConfigError) as caught:
-        hp.plan(program, targets=["cpu"], partitioner="quick", objective="memory", registry=registry)
+        hp.plan(
+            program, targets=["cpu"], partitioner="quick", objective="memory", registry=registry
+        )
     assert str(caught.value) == (
         "partitioner:quick does not optimise for memory\n"
         "  provider: partitioner:quick (from this process)\n"

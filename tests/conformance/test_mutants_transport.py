@@ -135,3 +135,11 @@ def test_a_launcher_leaves_no_process_behind(launcher):
     assert set(processes_of(os.getpid())) - before
     launcher.close()
     assert set(processes_of(os.getpid())) <= before
+
+
+def test_each_rank_needs_an_accelerator_of_its_own(launcher):
+    launcher.__dict__["_place"] = ("cuda", 2)  # as if two were found
+    assert launcher.worlds(1, 2, 3) == [1, 2]
+    with pytest.raises(pytest.skip.Exception) as skipped:
+        launcher.worlds(3, 4)
+    assert skipped.value.msg == "3 ranks need a cuda device each; there are 2"

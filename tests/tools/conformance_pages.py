@@ -10,6 +10,7 @@ from typing import Any
 from docstring_markdown import inline
 from hardpoint.interfaces.kinds import KINDS
 from hardpoint.testing.check import LEVELS
+from hardpoint.testing.report.build import level_in_words
 from hardpoint.testing.suites import checks_of_kind
 
 REPORTS = Path(__file__).resolve().parents[2] / "docs" / "conformance"
@@ -68,7 +69,7 @@ def _matrix(reports: list[dict[str, Any]]) -> str:
         at = report["environment"]
         stem = report["provider"].replace(":", "-")
         rows.append(
-            f"| [`{report['provider']}`](../conformance/{stem}.html) | {report['level'] or 'none'} "
+            f"| [`{report['provider']}`](../conformance/{stem}.html) | {level_in_words(report)} "
             f"| {said} | {report['distribution']} {report['version']} | {at['contract']} "
             f"| {at['torch']} | {at['python']} | {at['system']} |"
         )

@@ -155,6 +155,8 @@ def _cases() -> dict[str, Callable[[], Case]]:
     batch = {0: Dim("batch", min=1, max=64)}
     free = {0: Dim("batch", max=64)}
     both = {0: Dim("batch", min=1, max=16), 1: Dim("length", min=2, max=64)}
+    # A size whose symbol no input has alone, as where batch and sequence were made one before.
+    rows = {0: 6 * Dim("batch", max=64)}
     keep = torch.tensor([[True, True, False], [False, False, False]])
     return {
         "mlp": lambda: Case(
@@ -179,6 +181,11 @@ def _cases() -> dict[str, Callable[[], Case]]:
         "item": lambda: Case(
             Fn(_item), (torch.randn(5, 4), torch.tensor(3)),
             ((torch.randn(5, 4), torch.tensor(5)),),
+        ),
+        "flattened": lambda: Case(
+            Fn(lambda x, y: (x + y).softmax(1)), (torch.randn(12, 3), torch.randn(12, 3)),
+            ((torch.randn(6, 3), torch.randn(6, 3)), (torch.randn(384, 3), torch.randn(384, 3))),
+            {"inputs": (rows, rows)},
         ),
         "no elements": lambda: Case(
             Fn(lambda x: (x * 2 + 1, x.sum(0))), (torch.randn(4, 3),), ((torch.randn(0, 3),),),

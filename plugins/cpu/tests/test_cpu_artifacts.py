@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,25 @@ def test_the_library_uses_the_weights_where_they_lie(backend, library):
     weights["weight"].mul_(2)
     weights["bias"].mul_(2)
     torch.testing.assert_close(executable(x)[0], before * 2)
+
+
+@pytest.mark.slow
+def test_a_library_that_is_closed_lets_go_of_its_weights(backend, library):
+    x = torch.randn(2, 8)
+    arrays = {name: tensor.detach().numpy().copy() for name, tensor in library.weights.items()}
+    weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    held = [weakref.ref(array) for array in arrays.values()]
+    executable = backend.load(dataclasses.replace(library, weights=weights), backend.devices()[0])
+    before = executable(x)[0].clone()
+    del weights, arrays
+    assert all(array() is not None for array in held)
+    executable.close()
+    executable.close()
+    assert all(array() is None for array in held)
+    with pytest.raises(RuntimeError, match="the executable was closed"):
+        executable(x)
+    again = backend.load(library, backend.devices()[0])
+    torch.testing.assert_close(again(x)[0], before)
 
 
 def test_an_eager_artifact_without_a_weight_is_refused(case, compiled, backend):

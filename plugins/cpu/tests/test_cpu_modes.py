@@ -8,7 +8,7 @@ import pytest
 import torch
 
 CASES = (
-    "attention", "bert", "cond", "conv", "item", "lstm", "mlp", "no dimensions", "no elements",
+    "attention", "bert", "cond", "conv", "flattened", "item", "lstm", "mlp", "no dimensions", "no elements",
     "passes through", "several results", "tied", "whole numbers",
 )  # fmt: skip
 STATIC = tuple(name for name in CASES if name not in ("bert", "conv", "mlp"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +67,7 @@ _SETTINGS = Path("conformance.toml")
 @click.option(
     "--patience",
     type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
+    default=700.0,
     show_default=True,
     help="Seconds that a check may go without a sign of life.",
 )
@@ -94,8 +96,11 @@ def command(
     from hardpoint.testing.runner import run_suite
     from hardpoint.testing.settings import Settings
     from hardpoint.testing.subject import Effort, Subject
+    from hardpoint.testing.suites import refuse_unknown_failures
 
     chosen = tuple(name for name in checks.split(",") if name)
+    if require and chosen:
+        raise click.UsageError("--require needs every check: a level is not shown by some of them")
     for record in providers:
         _check_names(record, chosen, require)
     if only_list:
@@ -104,9 +109,15 @@ def command(
     if settings is None and _SETTINGS.is_file():
         settings = _SETTINGS
     effort = Effort("full" if full else "quick", workers, cache or "")
-    reports: list[Report] = []
+    subjects = []
     for record in providers:
-        subject = Subject(record.kind, record.name, Settings.read(settings, record.key), effort)
+        read = Settings.read(settings, record.key)
+        refuse_unknown_failures(read, record.kind)
+        subjects.append(Subject(record.kind, record.name, read, effort))
+    # As Ctrl-C does: the processes that checks have started are ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    reports: list[Report] = []
+    for subject in subjects:
         with Watching(quiet=as_json) as watching:
             results = run_suite(subject, checks=chosen, patience=patience, watch=watching)
         made = _report(subject, results)

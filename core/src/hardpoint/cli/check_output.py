@@ -92,9 +92,11 @@ def show_report(out: Console, report: Report, files: tuple[Path, ...]) -> None:
         f"[green]{row['name']}[/]" if row["reached"] else f"[dim]({row['name']})[/]"
         for row in report["levels"]
     )
+    from hardpoint.testing.report.build import level_in_words  # brings pytest, which is an extra
+
     part = "" if report["complete"] else ", of the checks that ran"
     out.print(
-        f"{escape(report['provider'])}: level [bold]{report['level'] or 'none'}[/]{part}: {ladder}"
+        f"{escape(report['provider'])}: level [bold]{level_in_words(report)}[/]{part}: {ladder}"
     )
     for file in files:
         out.print(f"report: {escape(str(file))}")

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hardpoint.processes import signal_name
 from hardpoint.registry.record import Record
 
 # The worker sees modules exactly as this process does; `-c` alone would put the working directory
@@ -111,11 +112,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _how_it_ended(code: int) -> str:
     if code >= 0:
         return f"its process ended with exit code {code} before it could answer"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = str(-code)
-    return f"crashed with signal {name}"
+    return f"crashed with signal {signal_name(-code)}"
 
 
 def _finding(record: Record, answer: dict[str, object]) -> Finding:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from hardpoint.package.archive import Archive
 from hardpoint.package.pt2 import TensorStore, read_program, tensor_from_ref, write_program
 from hardpoint.package.writer import ArchiveWriter
 from hardpoint.planning.data import Segment
+from hardpoint.processes import signal_name
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
@@ -83,7 +83,7 @@ def compile_in_child(
 def _ending(code: int) -> str:
     if code >= 0:
         return f"exit status {code}"
-    return f"killed by {signal.Signals(-code).name}"
+    return f"killed by {signal_name(-code)}"
 
 
 def _reported(path: Path) -> HardpointError:

@@ -11,7 +11,7 @@ import pytest
 from hardpoint.interfaces.kinds import Kind
 
 # The levels of each kind, the lowest first. A provider reaches a level when every check of it, and
-# of those below, holds.
+# of those below, holds or is a known failure, of which the verdict says how many there are.
 LEVELS: Mapping[Kind, tuple[str, ...]] = {
     "backend": ("loads", "computes", "partitions", "packages", "robust"),
     "partitioner": ("loads", "assigns", "optimizes", "scales"),

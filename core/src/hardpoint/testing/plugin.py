@@ -14,6 +14,7 @@ from hardpoint.testing.check import LEVELS, check_of
 from hardpoint.testing.journal import Journal
 from hardpoint.testing.settings import FILE, Settings
 from hardpoint.testing.subject import Effort, Subject, split_key
+from hardpoint.testing.suites import refuse_unknown_failures
 
 _RUN = pytest.StashKey["results.Run"]()
 _FIGURES = pytest.StashKey[dict[str, Any]]()
@@ -149,6 +150,10 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     config = request.config
     key = _key(config, request.cls)
     kind, name = split_key(key)
+    try:
+        refuse_unknown_failures(_settings(config, key), kind)
+    except HardpointError as error:
+        raise pytest.UsageError(str(error)) from error
     if kind != request.cls.kind:
         raise pytest.UsageError(f"{request.cls.__name__} is for a {request.cls.kind}, not {key}")
     effort = Effort(
@@ -196,6 +201,7 @@ def pytest_runtest_makereport(
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports that ``--report`` asks for."""
+    session.config.stash[_RUN].finish()
     folder = session.config.getoption("--report")
     if folder and not session.config.getoption("collectonly"):
         session.config.stash[_RUN].write_reports(Path(folder))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hardpoint.processes import kill_tree, signal_name
 from hardpoint.testing.check import fail
 
 # Python puts the current folder first on sys.path, where a module can stand in for a real one.
-_START = "import sys; sys.path = [folder for folder in sys.path if folder]\n"
+# Instead it gets this process's folders, made absolute: it stands in another one.
+_START = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n')\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Finished:
         if self.code is None:
             how = "it did not end in time"
         elif self.code < 0:
-            how = f"killed by {signal.Signals(-self.code).name}"
+            how = f"killed by {signal_name(-self.code)}"
         else:
             how = f"exit status {self.code}"
         return "; ".join([how, *self.err.strip().splitlines()[-6:]])
@@ -65,12 +65,13 @@ def run_python(
         prologue = (
             f"def answer(value, _path={str(reply)!r}):\n"
             "    import json\n"
-            "    with open(_path, 'w') as file: json.dump(value, file)\n"
+            "    with open(_path + '.part', 'w') as file: json.dump(value, file, default=str)\n"
+            "    import os; os.replace(_path + '.part', _path)\n"
         )
         work = Path(folder, "work")
         work.mkdir()
         child = subprocess.Popen(
-            [sys.executable, "-c", _START + prologue + source, *arguments],
+            [sys.executable, "-c", _START + prologue + source, module_path(), *arguments],
             cwd=work,
             env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -90,6 +91,11 @@ def run_python(
         return Finished(code, out.decode(errors="replace"), err.decode(errors="replace"), value)
 
 
+def module_path() -> str:
+    """This process's ``sys.path``, each folder absolute, a line each: for a child's arguments."""
+    return "\n".join(str(Path(folder).absolute()) for folder in sys.path)
+
+
 def answer_of(done: Finished, what: str) -> Any:
     """Its answer; the check fails where the process ended otherwise.
 
@@ -101,7 +107,6 @@ def answer_of(done: Finished, what: str) -> Any:
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:
-    """Kill a process that leads its own group, and what it started; wait for it."""
-    with contextlib.suppress(ProcessLookupError):  # all of it has ended by itself
-        os.killpg(child.pid, signal.SIGKILL)
+    """Kill a process that leads its own group, and all that it started; wait for it."""
+    kill_tree(child.pid)
     child.wait()

@@ -58,6 +58,10 @@ class Run:
             made = _result(check, outcome, report, raised, figures)
             self._found.setdefault(key, {})[check.name] = made
 
+    def finish(self) -> None:
+        """Every check has ended."""
+        self._write("finished")
+
     def write_reports(self, folder: Path) -> None:
         """``KIND-NAME.json`` and ``.html`` of each provider."""
         for key in self._found:

@@ -8,19 +8,19 @@ child goes on after it.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hardpoint.errors import HardpointError
+from hardpoint.processes import signal_name
 from hardpoint.testing.journal import Result, read
-from hardpoint.testing.process import kill_group
+from hardpoint.testing.process import kill_group, module_path
 from hardpoint.testing.subject import Subject
 
 Watch = Callable[[Mapping[str, Any]], None]
@@ -41,14 +41,16 @@ class _State:
 
     offset: int = 0
     running: dict[str, Any] | None = None
-    heard: float = 0.0  # when it last told something, in time.monotonic's seconds
+    since: float = 0.0  # when that began, in time.monotonic's seconds
+    heard: float = 0.0  # when it last told something
+    finished: bool = False  # every check has ended
 
 
 def run_suite(
     subject: Subject,
     *,
     checks: Sequence[str] = (),
-    patience: float = 300.0,
+    patience: float = 700.0,
     watch: Watch = lambda event: None,
 ) -> list[Result]:
     """Run the suite of ``subject``'s kind on it.
@@ -62,30 +64,34 @@ def run_suite(
     with tempfile.TemporaryDirectory(prefix="hardpoint-check-") as name:
         folder = Path(name)
         (folder / "work").mkdir()
+        (folder / "tmp").mkdir()  # what a killed child leaves behind goes with it
         for round_ in range(1_000):
             journal, output = folder / f"journal-{round_}", folder / f"output-{round_}"
             state = _State(heard=time.monotonic())
             with output.open("wb") as out:
                 child = subprocess.Popen(
                     _command(subject, journal, checks, found), cwd=folder / "work",
-                    env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
+                    env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "",
+                         "TMPDIR": str(folder / "tmp")},
                     stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                 )  # fmt: skip
                 try:
                     code = _follow(child, journal, state, found, patience, watch)
                 finally:
                     kill_group(child)
-            if code in _ENDED and state.running is None:
+            if state.running is None and (code in _ENDED or state.finished):
+                if code not in _ENDED:
+                    _blame_the_last(found, code, output)
                 return list(found.values())
             if state.running is None:
-                tail = output.read_text(errors="replace")[-_TAIL:].strip()
                 raise HardpointError(
                     f"the conformance suite could not run on {subject.key}",
-                    cause=f"its process ended with {_ending(code)} outside any check:\n{tail}",
+                    cause=f"its process ended with {_ending(code)} outside any check:\n"
+                    + _tail(output),
                     remedy="try the same with pytest: -p hardpoint.testing --pyargs "
                     f"hardpoint.testing.suite --provider {subject.key}",
                 )
-            culprit = _crashed(state.running, code, patience, output)
+            culprit = _crashed(subject, state, code, patience, output)
             found[culprit.name] = culprit
             watch({"event": "end", **culprit.to_json()})
     raise AssertionError("more rounds than there can be checks")
@@ -106,9 +112,7 @@ def _command(
         given += ["--samples-cache", str(Path(effort.cache).absolute())]
     if settings.path is not None:
         given += ["--settings", str(settings.path.absolute())]
-    # The modules that this process sees; '' is the folder it stands in, and the child has another.
-    path = "\n".join(str(Path(folder).absolute()) for folder in sys.path)
-    return [sys.executable, "-X", "faulthandler", "-c", _START, path, *given]
+    return [sys.executable, "-X", "faulthandler", "-c", _START, module_path(), *given]
 
 
 def _follow(
@@ -125,7 +129,9 @@ def _follow(
         for offset, event in read(journal, state.offset):
             state.offset, state.heard = offset, time.monotonic()
             if event["event"] == "begin":
-                state.running = event
+                state.running, state.since = event, time.monotonic()
+            elif event["event"] == "finished":
+                state.finished = True
             elif event["event"] == "end":
                 state.running = None
                 told = {key: value for key, value in event.items() if key != "event"}
@@ -139,17 +145,35 @@ def _follow(
         time.sleep(_POLL_SECONDS)
 
 
-def _crashed(running: Mapping[str, Any], code: int | None, patience: float, output: Path) -> Result:
-    """The result of the check that took the process down."""
+def _crashed(
+    subject: Subject, state: _State, code: int | None, patience: float, output: Path
+) -> Result:
+    """The result of the check that took the process down; known, where the settings expect it."""
+    running = state.running or {}
     if code is None:
         reason = f"it gave no sign of life for {patience:g} s, and was killed"
     else:
-        tail = output.read_text(errors="replace")[-_TAIL:].strip()
-        reason = f"it took the whole process down: {_ending(code)}\n{tail}"
-    return Result(running["name"], running["level"], running["title"], "crashed", reason)
+        reason = f"it took the whole process down: {_ending(code)}\n{_tail(output)}"
+    expected = subject.settings.expected_failures.get(running["name"])
+    return Result(
+        running["name"], running["level"], running["title"],
+        "crashed" if expected is None else "known", reason if expected is None else expected,
+        round(time.monotonic() - state.since, 3),
+    )  # fmt: skip
+
+
+def _blame_the_last(found: dict[str, Result], code: int | None, output: Path) -> None:
+    """Every check had ended, then the process did not end well: the last check bears it."""
+    name, last = next(reversed(found.items()))
+    reason = f"after this check, the last one, the process ended badly: {_ending(code)}\n"
+    found[name] = replace(last, outcome="crashed", reason=reason + _tail(output))
+
+
+def _tail(output: Path) -> str:
+    return output.read_text(errors="replace")[-_TAIL:].strip()
 
 
 def _ending(code: int | None) -> str:
     if code is None:
         return "no sign of life"
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"

@@ -181,7 +181,7 @@ def _empty(tensors: Sequence[torch.Tensor]) -> None:
     """Let go of their memory. The library, once it is gone, still holds on to the tensors."""
     with torch.inference_mode():
         for tensor in tensors:
-            tensor.set_()
+            tensor.set_(torch.UntypedStorage())  # type: ignore[no-untyped-call]
 
 
 def _closed(_: object) -> NoReturn:

@@ -41,35 +41,43 @@ def describe(program: ExportedProgram) -> dict[str, Any]:
     :raises CompileError: a size that this description cannot hold.
     """
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    fakes = {
+        node.name: node.meta["val"]
+        for node in program.graph.nodes
+        if node.op == "placeholder" and specs[node.name].kind is InputKind.USER_INPUT
+    }
+    sizes = [s for fake in fakes.values() for s in fake.shape if isinstance(s, torch.SymInt)]
+    read = {s.node.expr for s in sizes if s.node.expr.is_Symbol}
+    # Inductor reads symbols off the inputs. A size made of one that none of them has alone, as
+    # where a batch and a sequence were flattened before, is a symbol of its own here.
+    names: dict[Any, str] = {}
     symbols: dict[str, dict[str, int]] = {}
-    inputs = []
-    for node in program.graph.nodes:
-        if node.op != "placeholder" or specs[node.name].kind is not InputKind.USER_INPUT:
-            continue
-        fake = node.meta["val"]
-        for size in fake.shape:
-            if isinstance(size, torch.SymInt):
-                _note_symbols(size, program, symbols)
-        inputs.append(
-            {
-                "dtype": str(fake.dtype).removeprefix("torch."),
-                "shape": [_written(size, node.name) for size in fake.shape],
-            }
-        )
+    for size in sizes:
+        expression = size.node.expr
+        known = expression.free_symbols <= read
+        if not known:
+            names.setdefault(expression, f"size{len(names)}")
+        for part in expression.free_symbols if known else {expression}:
+            symbols[names.get(part, str(part))] = _facts(part, size, program)
+    inputs = [
+        {
+            "dtype": str(fake.dtype).removeprefix("torch."),
+            "shape": [_written(size, name, names) for size in fake.shape],
+        }
+        for name, fake in fakes.items()
+    ]
     return {"inputs": inputs, "symbols": symbols}
 
 
-def _note_symbols(
-    size: torch.SymInt, program: ExportedProgram, symbols: dict[str, dict[str, int]]
-) -> None:
+def _facts(expression: Any, size: torch.SymInt, program: ExportedProgram) -> dict[str, int]:
+    """The range of a symbol, or of an expression in symbols, and an example."""
     environment = size.node.shape_env
-    for symbol in size.node.expr.free_symbols:
-        limits = program.range_constraints.get(symbol) or environment.var_to_range.get(symbol)
-        low, high = (_bounded(limits.lower), _bounded(limits.upper)) if limits else (0, _UNBOUNDED)
-        hint = environment.backed_var_to_val.get(symbol)
-        # 0 and 1 are sizes that Inductor would take for constants.
-        example = min(max(int(hint) if hint is not None else 8, low, 2), high)
-        symbols[str(symbol)] = {"min": low, "max": high, "example": example}
+    limits = program.range_constraints.get(expression) or environment.bound_sympy(expression)
+    low, high = _bounded(limits.lower), _bounded(limits.upper)
+    hints = {s: environment.backed_var_to_val.get(s, 8) for s in expression.free_symbols}
+    # 0 and 1 are sizes that Inductor would take for constants.
+    example = min(max(int(expression.subs(hints)), low, 2), high)
+    return {"min": low, "max": high, "example": example}
 
 
 def _bounded(limit: Any) -> int:
@@ -77,11 +85,13 @@ def _bounded(limit: Any) -> int:
     return max(0, min(int(limit), _UNBOUNDED)) if limit.is_Integer else _UNBOUNDED
 
 
-def _written(size: int | torch.SymInt, name: str) -> Any:
+def _written(size: int | torch.SymInt, name: str, names: Mapping[Any, str]) -> Any:
     if isinstance(size, int):
         return size
 
     def tree(expression: Any) -> Any:
+        if expression in names:
+            return names[expression]
         if isinstance(expression, sympy.Symbol):
             return expression.name
         if expression.is_Integer:

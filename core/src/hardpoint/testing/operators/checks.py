@@ -61,7 +61,7 @@ class OperatorChecks:
         expect(
             not tally.untried,
             f"{tally.untried} samples were not tried, as too many before them crashed or hung, if "
-            "expectedly; mend those first, or name others with --operators",
+            "expectedly; mend those first, or name others with pytest's --operators",
         )
         outdated = list(tally.outdated())
         expect(

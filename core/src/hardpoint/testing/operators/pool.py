@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from hardpoint.errors import HardpointError
+from hardpoint.processes import signal_name
 from hardpoint.testing.operators.attempt import FIRST_STAGE, UNTOUCHED, Result, from_json
 from hardpoint.testing.operators.database import Case
 from hardpoint.testing.operators.worker import Job
+from hardpoint.testing.process import module_path
 
 # A worker imports torch, the database and the backend's SDK first.
 START_SECONDS = 300.0
@@ -30,9 +32,8 @@ MOST_LOST = 10
 # Wall time that a case may take, in units of its processor time: the machine has other work too.
 PATIENCE = 3
 _BEFORE = ("sample", "capture")  # stages in which nothing of the backend runs
-# Python puts the current folder first on sys.path, where a module can stand in for a real one.
 _CHILD = (
-    "import sys; sys.path = [folder for folder in sys.path if folder]; "
+    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); "
     "from hardpoint.testing.operators.worker import main; main(int(sys.argv[1]))"
 )
 
@@ -53,7 +54,7 @@ class _Worker:
         self.answers, child_end = os.pipe()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, str(child_end)],
+                [sys.executable, "-c", _CHILD, module_path(), str(child_end)],
                 cwd=folder,
                 env={**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE, stdout=self._log, stderr=self._log,
@@ -99,7 +100,7 @@ class _Worker:
         self._log.seek(max(0, self._log.tell() - 4000))
         last = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
         self._log.close()
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        how = f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
         return "; ".join([how, *(line[:200] for line in last)])
 
 
@@ -227,7 +228,7 @@ class Pool:
                 state, words = "hung", f"more than {self._job.seconds:g} s of processor time"
             self._blame(case, worker.before, stage, state, words or ended)
         if self.lost >= MOST_LOST:
-            self.untried = len(self._waiting or ())
+            self.untried += len(self._waiting or ())
             self._waiting = []
         if self._waiting is None or self._waiting:
             self._workers.append(_Worker(self._job, self._folder))

@@ -29,12 +29,14 @@ class LevelRow(TypedDict):
 class Report(Facts):
     """One run of the kit on one provider.
 
-    ``level`` is the highest one reached, ``""`` where none is. ``passed``: nothing failed.
+    ``level`` is the highest one reached, ``""`` where none is; ``known`` is how many failures stand
+    in its way that the settings expect. ``passed``: nothing else failed.
     ``complete``: no check of the suite was left out. ``samples``: backends: ``quick`` or ``full``.
     """
 
     report: int
     level: str
+    known: int
     passed: bool
     complete: bool
     samples: str
@@ -57,6 +59,7 @@ def build_report(
         **facts,
         report=REPORT_VERSION,
         level=reached[-1] if reached else "",
+        known=known_failures(ordered),
         passed=not any(r.outcome in ("failed", "crashed") for r in results),
         complete=complete,
         samples=subject.effort.samples if subject.kind == "backend" else "",
@@ -72,10 +75,26 @@ def build_report(
     )
 
 
+def known_failures(results: Sequence[Result]) -> int:
+    """Checks, and single operators, that fail as the settings expect."""
+    checks = sum(r.outcome == "known" for r in results)
+    return checks + sum(
+        "known" in case for r in results for case in r.figures.get("operators", {}).get("cases", ())
+    )
+
+
+def level_in_words(report: Report) -> str:
+    """``"robust"``, or ``"robust, with 2 known failures"``; ``"none"``."""
+    known = report["known"]
+    words = f", with {known} known failure{'s' if known > 1 else ''}" if known else ""
+    return (report["level"] or "none") + words
+
+
 def levels(kind: Kind, results: Sequence[Result]) -> list[LevelRow]:
     """Each level of the kind, the lowest first, and whether it is reached.
 
-    A level where everything was skipped is not reached: nothing was shown.
+    A level where everything was skipped is not reached: nothing was shown. Known failures do not
+    stand in its way; whoever shows a level shows how many there are.
     """
     rows: list[LevelRow] = []
     holds = True

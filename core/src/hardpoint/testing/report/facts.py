@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from dataclasses import asdict, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, TypedDict
 
 from hardpoint import __version__
@@ -69,8 +70,18 @@ def answers(subject: Subject) -> dict[str, Any]:
         reason = "" if subject.probe.available else subject.probe.reason
     except HardpointError as error:
         return {"unavailable": f"{type(error).__name__}: {error.cause or error.what}", "info": {}}
-    plain = asdict(info) if is_dataclass(info) and not isinstance(info, type) else {}
-    return {"unavailable": reason, "info": plain}
+    # Field by field: a vendor may give any Mapping, and some of those cannot be copied.
+    names = [f.name for f in fields(info)] if is_dataclass(info) else []
+    return {"unavailable": reason, "info": {name: _plain(getattr(info, name)) for name in names}}
+
+
+def _plain(value: object) -> object:
+    """``value`` as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 
 def environment() -> dict[str, str]:

@@ -24,14 +24,14 @@ import torch
 from hardpoint.interfaces.serializer import Serializer
 from hardpoint.registry.registry import Registry
 from hardpoint.testing.check import CheckFailed, fail
-from hardpoint.testing.process import Finished, answer_of, run_python
+from hardpoint.testing.process import Finished, answer_of, module_path, run_python
 from hardpoint.testing.serializer.bench import Bench
 
 # (serializer, folder to work in, facts given) -> figures. Raises CheckFailed like a check.
 Task = Callable[[Serializer, Path, Mapping[str, Any]], Mapping[str, Any]]
 
 _HELPER = (
-    "import sys; sys.path = [folder for folder in sys.path if folder]\n"
+    "import sys; sys.path[:] = sys.argv.pop(1).split('\\n')\n"
     "from hardpoint.testing.serializer.apart import serve; serve()"
 )
 _ALONE = (
@@ -164,7 +164,7 @@ def _spawn(orders: int, answers: int) -> int:
     """A fresh interpreter as the helper: a fork of this process would lack its threads."""
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, "-c", _HELPER],
+        [sys.executable, "-c", _HELPER, module_path()],
         {**os.environ, "PYTHONSAFEPATH": "1"},
         file_actions=[(os.POSIX_SPAWN_DUP2, orders, 0), (os.POSIX_SPAWN_DUP2, answers, 1)],
         setsid=True,

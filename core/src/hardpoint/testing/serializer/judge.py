@@ -16,6 +16,7 @@ from typing import Any
 
 from hardpoint.errors import WeightsError
 from hardpoint.interfaces.serializer import Serializer
+from hardpoint.processes import signal_name
 from hardpoint.testing.journal import Journal, read
 from hardpoint.testing.serializer.apart import apart
 from hardpoint.testing.serializer.bench import Bench
@@ -137,7 +138,7 @@ def _death(status: int) -> str:
     if _hung(status):
         return f"hangs: no answer in {_SECONDS} s"
     if code < 0:
-        return f"kills the process by {signal.Signals(-code).name}"
+        return f"kills the process by {signal_name(-code)}"
     return f"ends the process with status {code}"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from hardpoint.interfaces.serializer import Serializer
+from hardpoint.processes import signal_name
 from hardpoint.testing.check import check, expect
 from hardpoint.testing.serializer.apart import apart
 from hardpoint.testing.serializer.bench import bench
@@ -162,5 +163,5 @@ def _child(work: Callable[[], None]) -> int:
 def _ending(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by {signal_name(-code)}"
     return f"ended with status {code}"

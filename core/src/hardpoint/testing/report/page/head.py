@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from hardpoint.page.markup import Markup, el
-from hardpoint.testing.report.build import LevelRow, Report
+from hardpoint.testing.report.build import LevelRow, Report, level_in_words
 from hardpoint.testing.report.page.words import DASH, pairs, plural, reason, seconds
 
 
@@ -29,7 +29,7 @@ def _summary(report: Report) -> str:
 
 def _verdict(report: Report) -> Markup:
     level, failed = report["level"], _counts(report)["failed"]
-    said = f"Reaches {level}" if level else "Reaches no level"
+    said = f"Reaches {level_in_words(report)}" if level else "Reaches no level"
     detail = f"{plural(failed, 'check')} failed" if failed else "nothing failed"
     return el("p", el("b", said), ": ", detail, cls=f"verdict {'good' if not failed else 'bad'}")
 
