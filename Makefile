@@ -24,7 +24,7 @@ demo: ## A real model through all four kinds of provider
 
 test: ## Every test (ARGS="-k name" for some)
 	$(call setup,--group test --lone-group model)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: ## ruff, its formatter and mypy --strict; changes nothing
 	$(call setup,--group lint)

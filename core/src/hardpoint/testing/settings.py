@@ -3,7 +3,7 @@
 ::
 
     ["backend:acme"]
-    precision = "fp16"            # what whole models are computed in; default: fp32, else the first declared
+    precision = "fp16"            # what models and operators are computed in; default: fp32
     config = { device_count = 1 } # for ``open``
     options = { mode = "fast" }   # for ``compile``
     golden = "tests/golden"       # serializers: files that must stay readable, beside their .json
