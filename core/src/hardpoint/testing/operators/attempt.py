@@ -106,6 +106,13 @@ def attempt(
     except HardpointError as error:  # support() raised, or broke its contract
         return "raised", _short(f"{error.what}: {error.cause}")
     (segment,) = plan.segments
+    reason = judge.untold(
+        setting.precision,
+        [prepared.values[name] for name in segment.inputs],
+        [prepared.values[name] for name in segment.outputs],
+    )
+    if reason:
+        return "left_out", reason
     stage("compile")
     try:
         opened = compile_segment(
@@ -148,8 +155,7 @@ def _call(
             return "wrong", _short(f"it changes its input {i}; {called}")
     limit = judge.tolerance(setting.precision, [*inputs, *expected.values()])
     references = [list(expected.values()), *_rounded(setting.precision, prepared, segment)]
-    loose = judge.is_loose(setting.precision, inputs)
-    found = judge.wrong(outputs, references, limit, loose=loose)
+    found = judge.wrong(outputs, references, limit)
     return ("wrong", _short(f"{found}; {called}")) if found else ("right", "")
 
 

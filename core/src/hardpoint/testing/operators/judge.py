@@ -9,7 +9,7 @@ import torch
 
 from hardpoint.compiler.verify import DEFAULT_MAX_ERROR
 from hardpoint.interfaces.backend import Precision
-from hardpoint.numerics import EQUAL, Difference, compare
+from hardpoint.numerics import Difference, compare
 
 # What a precision makes of a number; quantized ones do it in a way of their own.
 _ROUNDED: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,24 +50,28 @@ def _scaled(found: Difference, want: torch.Tensor) -> Difference:
     return replace(found, error=found.error * max(1.0, greatest) / max(_SMALL, greatest))
 
 
-def is_loose(precision: Precision, inputs: Sequence[torch.Tensor]) -> bool:
-    """Whether a quantized backend rounded float inputs, in a way of its own.
+def untold(
+    precision: Precision, inputs: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
+) -> str:
+    """Why nobody can tell these results right from wrong, or ``""`` where one can.
 
-    It is then not asked for exact integers and bools, nor for NaN and infinities.
+    A quantized precision rounds float inputs in a way of its own: an integer or a truth value that
+    is made of them may fall either way, and it holds neither NaN nor infinity.
     """
-    return precision in _QUANTIZED and any(t.is_floating_point() for t in inputs)
+    if precision not in _QUANTIZED or not any(t.is_floating_point() for t in inputs):
+        return ""
+    if not all(t.is_floating_point() for t in results):
+        return f"integers made of numbers that {precision} rounds may fall either way"
+    if not all(torch.isfinite(t).all() for t in results):
+        return f"{precision} holds neither NaN nor infinity"
+    return ""
 
 
-def difference(got: torch.Tensor, want: torch.Tensor, *, loose: bool) -> Difference:
+def difference(got: torch.Tensor, want: torch.Tensor) -> Difference:
     """How far a result is off, relative to its greatest magnitude.
 
-    Exact for integers and bools, NaN and infinities in the same places, unless ``loose``.
+    Exact for integers and bools, NaN and infinities in the same places.
     """
-    if loose and got.shape == want.shape and got.dtype == want.dtype:
-        if not (want.is_floating_point() or want.is_complex()):
-            return EQUAL
-        finite = torch.isfinite(want)
-        got, want = got.cpu()[finite], want[finite]
     return _scaled(compare(got, want), want)
 
 
@@ -75,18 +79,15 @@ def wrong(
     got: Sequence[torch.Tensor],
     references: Sequence[Sequence[torch.Tensor]],
     limit: float,
-    *,
-    loose: bool = False,
 ) -> str:
     """What is wrong with the results, or ``""``.
 
     :param references: eager's results; and, for a precision narrower than the program, those that
         eager gives for inputs so rounded: of a step such as ``floor`` either is right.
-    :param loose: see :func:`is_loose`.
     """
     best, words = float("inf"), ""
     for want in references:
-        differences = [difference(g, w, loose=loose) for g, w in zip(got, want, strict=True)]
+        differences = [difference(g, w) for g, w in zip(got, want, strict=True)]
         if all(d.error <= limit for d in differences):
             return ""
         worst = max(range(len(differences)), key=lambda i: differences[i].error)
