@@ -8,6 +8,7 @@ from typing import Final
 from opentelemetry import trace
 from opentelemetry.trace import Span, StatusCode, Tracer
 
+import hardpoint
 from hardpoint import Event
 from hardpoint_contrib_otel.attributes import ERROR_TYPE, SEVERITY, Attributes, of_event
 from hardpoint_contrib_otel.calls import Calls
@@ -68,7 +69,7 @@ class Events:
         message = ": ".join(str(event.data[k]) for k in ("what", "cause") if event.data.get(k))
         facts: Attributes = {
             **of_event(event),
-            "exception.type": f"hardpoint.errors.{error}",
+            "exception.type": _type_name(error),
             "exception.message": message,
         }
         caller = trace.get_current_span()
@@ -81,6 +82,11 @@ class Events:
         span.add_event("exception", facts, timestamp=_end(event))
         span.set_status(StatusCode.ERROR, message)
         span.end(_end(event))
+
+
+def _type_name(error: str) -> str:
+    """The class's full name where it is one of hardpoint's; a plugin's own is told by its name."""
+    return f"hardpoint.errors.{error}" if error in hardpoint.__all__ else error
 
 
 def _end(event: Event) -> int:
