@@ -80,23 +80,6 @@ def test_a_group_of_one_reduces(installed: Installed) -> None:
     assert tensor.item() == 3.0
 
 
-def test_a_tensor_that_gloo_would_get_wrong_is_refused_in_words(installed: Installed) -> None:
-    transport = installed.registry().open("transport", NAME, {"interface": "lo"})
-    group = transport.process_group(dist.HashStore(), 0, 1, timedelta(seconds=5))
-    tensor = torch.ones(2, 3).t()
-    for call in (
-        lambda: group.allreduce([tensor]),
-        lambda: group.broadcast([tensor], dist.BroadcastOptions()),
-        lambda: group.reduce([tensor], dist.ReduceOptions()),
-        lambda: group.scatter([tensor], [[torch.ones(3, 2)]], dist.ScatterOptions()),
-        lambda: group.reduce_scatter([torch.ones(3, 2)], [[tensor]], dist.ReduceScatterOptions()),
-    ):
-        with pytest.raises(hp.TransportError) as caught:
-            call()
-        assert caught.value.what == "a tensor of shape [3, 2] is not contiguous"
-        assert caught.value.remedy == "pass tensor.contiguous(), and copy the result back"
-
-
 def test_the_interface_comes_from_the_option_before_the_environment(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

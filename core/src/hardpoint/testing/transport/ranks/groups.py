@@ -81,7 +81,7 @@ def at_once(scene: Scene) -> None:
 
 def entrances(scene: Scene) -> None:
     """PyTorch's own entrance, hardpoint's, a mesh's, and the contract's own method."""
-    registry = hp.default_registry()
+    registry = scene.registry
     scene.at("hardpoint.bridges.c10d.register")
     register(registry, [scene.request.provider])
     scene.at(f"torch.distributed.init_process_group({scene.backend!r})")

@@ -41,6 +41,7 @@ class Scene:
         self.request = request
         self.arguments: Mapping[str, Any] = request.arguments
         self._journal = journal
+        self.registry = hp.Registry()
         self.counter = itertools.count()
         torch.set_num_threads(1)
         torch.manual_seed(0)
@@ -87,6 +88,7 @@ class Scene:
             timeout=timeout,
             config=self.request.config,
             device_id=self.device if self.request.devices else None,
+            registry=self.registry,
         )
 
     def leave(self) -> None:
