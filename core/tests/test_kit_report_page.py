@@ -336,3 +336,26 @@ def test_the_script_is_valid_on_its_own(tmp_path):
     script = tmp_path / "page.js"
     script.write_text("".join(Page(page(report())).raw).partition('"use strict";')[2])
     subprocess.run(["node", "--check", str(script)], check=True)
+
+
+def test_known_failures_are_counted_by_check_and_by_operator():
+    from hardpoint.testing.report.build import known_failures
+
+    cases = [
+        {"op": "relu", "state": "right"},
+        {"op": "kthvalue", "state": "wrong", "known": "bug 1"},
+    ]
+    found = [
+        Result(
+            "operators_are_right",
+            "computes",
+            "t",
+            "passed",
+            figures={"operators": {"cases": cases}},
+        ),
+        Result(
+            "claimed_nodes_run_alone", "partitions", "t", "passed", figures={"operators": ["relu"]}
+        ),
+        Result("nan_and_infinity", "computes", "t", "known", "bug 2"),
+    ]
+    assert known_failures(found) == 2
