@@ -9,7 +9,7 @@ import pytest
 
 from hardpoint.testing.check import LEVELS
 from hardpoint.testing.journal import Result
-from hardpoint.testing.report.build import Report, levels
+from hardpoint.testing.report.build import Report, known_failures, levels
 from hardpoint.testing.report.files import write_report
 from hardpoint.testing.report.page import operators, page
 from hardpoint.testing.report.page.words import figure, seconds
@@ -44,7 +44,7 @@ def report(checks=CHECKS, **more):
         **{
             "report": 1, "provider": "backend:acme", "kind": "backend",
             "distribution": "hardpoint-acme", "version": "1.2.0", "level": "loads",
-            "passed": False, "complete": True, "unavailable": "", "samples": "quick", "seconds": 75.9,
+            "known": known_failures(checks), "passed": False, "complete": True, "unavailable": "", "samples": "quick", "seconds": 75.9,
             "environment": {"hardpoint": "0.1.0", "torch": "2.13.0", "cores": "2"},
             "info": {"summary": "The Acme NPU", "precisions": ["fp16", "int8"], "unverified": ""},
             "settings": {"precision": "fp16", "config": {"devices": 1}, "options": {},
@@ -62,7 +62,7 @@ def shown():
 
 def test_the_head_names_the_provider_where_it_comes_from_and_the_verdict(shown):
     for said in ("backend:acme", "from hardpoint-acme 1.2.0 : The Acme NPU",
-                 "Reaches loads : 2 checks failed", "3 passed", "1 known failures", "1 skipped",
+                 "Reaches loads, with 2 known failures : 2 checks failed", "3 passed", "1 known failures", "1 skipped",
                  "1 min 16 s in all"):  # fmt: skip
         assert said in shown.text, said
 
@@ -339,8 +339,6 @@ def test_the_script_is_valid_on_its_own(tmp_path):
 
 
 def test_known_failures_are_counted_by_check_and_by_operator():
-    from hardpoint.testing.report.build import known_failures
-
     cases = [
         {"op": "relu", "state": "right"},
         {"op": "kthvalue", "state": "wrong", "known": "bug 1"},

@@ -75,7 +75,7 @@ class ClaimChecks:
                     subject.progress(len(tried), 0, str(node.target))
                     _alone(bench, chosen, node.name, str(node.target), reference)
         skip_unless(tried, _NOTHING)
-        figures["operators"] = sorted(tried)
+        figures["tried"] = sorted(tried)
 
     @check("partitions")
     def test_results_are_on_its_device(self, subject: Subject, figures: dict[str, Any]) -> None:
