@@ -109,5 +109,6 @@ def _registry(job: Job) -> Any:
     from hardpoint.registry.registry import Registry
 
     registry = Registry()
-    registry.configure("backend", job.name, job.config)
+    if job.config:
+        registry.configure("backend", job.name, job.config)
     return registry
