@@ -89,9 +89,11 @@ def test_ctrl_c_ends_it_at_once_and_kills_what_runs(site: FakeSite) -> None:
     lines = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(3600)"
     site.add_backend("hang", probing(lines))
     code = "from hardpoint.cli import main; main(['doctor', 'backend:hang'])"
+    # A test run that a shell put into the background ignores SIGINT, and so would its children.
     running = subprocess.Popen(
-        [sys.executable, "-c", code], env=site.environment(), stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", code], env=site.environment(), stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while not (begun.exists() and begun.read_text()):
         assert running.poll() is None
         time.sleep(0.01)

@@ -71,7 +71,7 @@ if not child:
         print(f"{type(error).__name__}: {error}", flush=True)
     finally:
         os._exit(code)
-end = time.monotonic() + 10
+end = time.monotonic() + 60  # a first call may compile
 while time.monotonic() < end:
     done, status = os.waitpid(child, os.WNOHANG)
     if done:

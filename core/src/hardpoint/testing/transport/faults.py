@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hardpoint.testing.check import check, expect
 from hardpoint.testing.subject import Subject
 from hardpoint.testing.transport.launcher import Launcher, Ranked
 from hardpoint.testing.transport.messages import need
+from hardpoint.testing.transport.run import Run
 
 # Seconds. A group's timeout, and what may come on top of it on a machine under load.
 LIMIT = 2.0
@@ -40,7 +42,7 @@ class Faults(Ranked):
     def test_groups_leave_nothing_behind(self, ranks: Launcher, subject: Subject) -> None:
         """Destroyed groups leave no thread, descriptor, file, shared memory or process."""
         need(subject, "all_reduce")
-        run = ranks.run("remains:of_groups", 2).judge()
+        run = _confirmed(lambda: ranks.run("remains:of_groups", 2))
         expect(not run.remains(), lambda: "after its ranks ended, " + "; ".join(run.remains()))
 
     @check("robust")
@@ -56,13 +58,27 @@ class Faults(Ranked):
 def _strike(ranks: Launcher, subject: Subject, figures: dict[str, Any], signal: str) -> None:
     need(subject, "all_reduce")
     size = ranks.worlds(2, 3)[-1]
-    run = ranks.run(
-        "faults:struck", size, seconds=LIMIT + SLACK + 20, expendable=[size - 1],
-        signal=signal, timeout=LIMIT, slack=SLACK,
-    ).judge()  # fmt: skip
+    run = _confirmed(
+        lambda: ranks.run(
+            "faults:struck", size, seconds=LIMIT + SLACK + 20, expendable=[size - 1],
+            signal=signal, timeout=LIMIT, slack=SLACK,
+        )
+    )  # fmt: skip
     figures["error"] = run.noted("error")
     figures["seconds after the blow"] = run.noted("seconds")
     expect(
         not run.remains(),
         lambda: f"after a rank got {signal} and all have ended, " + "; ".join(run.remains()),
     )
+
+
+def _confirmed(play: Callable[[], Run]) -> Run:
+    """One run, or a second where the first seems to have left shared memory.
+
+    ``/dev/shm`` is the whole machine's: another program may have left there what appeared during
+    the run. What this transport leaves is there the second time too.
+    """
+    run = play()
+    if any("shared memory" in line for line in (*run.problems(), *run.remains())):
+        run = play()
+    return run.judge()
