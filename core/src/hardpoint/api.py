@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hardpoint.program.dynamic import Dynamic
     from hardpoint.program.program import Program
     from hardpoint.runtime.model import CompiledModel
+    from hardpoint.weights.sliced import Slices
 
 __all__ = [
     "capture", "compile", "default_registry", "init_process_group", "load", "load_weights",
@@ -155,11 +156,13 @@ def open_weights(
 ) -> Reader:
     """Open a file of weights: tensor names and sizes at once, data when asked for.
 
+    :param path: of a file or directory; or a URL (``https://``, ``s3://``, ``hf://``...), of which
+        only what is asked for is read.
     :raises WeightsError: damaged or hostile file, or of no known format.
     """
     from hardpoint.weights import open_weights as opens
 
-    return opens(Path(path), registry=registry or default_registry(), format=format, device=device)
+    return opens(path, registry=registry or default_registry(), format=format, device=device)
 
 
 def load_weights(
@@ -170,19 +173,25 @@ def load_weights(
     device: str = "cpu",
     format: str | None = None,  # noqa: A002
     strict: bool = True,
+    slices: Slices | None = None,
+    threads: int | None = None,
     registry: Registry | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """Load a file of weights; the format is told by content.
 
+    :param path: of a file or directory; or a URL (``https://``, ``s3://``, ``hf://``...).
     :param mode: ``"map"``: zero-copy views of the mapped file; ``"own"``: private memory.
     :param into: a module to fill in place, after every name, shape and dtype was checked.
+    :param slices: part of each tensor, e.g. this rank's of a tensor-parallel model: an index by
+        name, or a function that gives one for a :class:`TensorInfo` (``None``: all of it).
+    :param threads: how many read at a time; by default up to 4, and 8 from a network.
     :raises WeightsError: damaged or hostile file, or tensors that do not fit ``into``.
     """
     from hardpoint.weights import load_weights as loads
 
     return loads(
-        Path(path), registry=registry or default_registry(), mode=mode, into=into, device=device,
-        format=format, strict=strict,
+        path, registry=registry or default_registry(), mode=mode, into=into, device=device,
+        format=format, strict=strict, slices=slices, threads=threads,
     )  # fmt: skip
 
 

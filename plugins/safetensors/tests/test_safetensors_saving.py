@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from hardpoint import WeightsError
-from hardpoint_safetensors import atomic
+from hardpoint.storage import atomic
 
 
 @pytest.fixture
@@ -239,9 +239,9 @@ def test_a_missing_directory_is_an_error(serializer, tmp_path):
 
 
 def test_what_only_looks_like_a_temporary_file_of_ours_keeps_nobody_from_saving(serializer, path):
-    os.mkfifo(path.parent / ".hardpoint-safetensors-0.tmp")
-    (path.parent / ".hardpoint-safetensors-1.tmp").mkdir()
-    (path.parent / ".hardpoint-safetensors-2.tmp").symlink_to(path)
+    os.mkfifo(path.parent / ".hardpoint-weights-0.tmp")
+    (path.parent / ".hardpoint-weights-1.tmp").mkdir()
+    (path.parent / ".hardpoint-weights-2.tmp").symlink_to(path)
     serializer.save({}, path)
     assert len(leftovers(path.parent)) == 3
 
@@ -253,7 +253,7 @@ def test_a_file_system_without_locks_can_be_saved_to_and_is_not_swept(
     def no_locks(descriptor, operation):
         raise OSError(code, os.strerror(code))
 
-    other = path.parent / ".hardpoint-safetensors-0123456789abcdef.tmp"
+    other = path.parent / ".hardpoint-weights-0123456789abcdef.tmp"
     other.write_bytes(b"perhaps being written")
     monkeypatch.setattr("fcntl.flock", no_locks)
     serializer.save({}, path)
@@ -295,7 +295,7 @@ def test_kill_9_leaves_the_old_file_and_the_next_save_sweeps_the_rest(serializer
 def test_only_temporary_files_of_dead_writers_of_ours_are_swept(serializer, path):
     theirs = path.parent / ".tmpAbCdEf"
     theirs.write_bytes(b"another program's")
-    stale = path.parent / ".hardpoint-safetensors-0123456789abcdef.tmp"
+    stale = path.parent / ".hardpoint-weights-0123456789abcdef.tmp"
     stale.write_bytes(b"a dead writer's")
     with atomic._temporary(path.parent) as (_, living):
         serializer.save({}, path)

@@ -7,7 +7,8 @@ import torch
 from mutants_serializer import Provider, saving
 
 from hardpoint import WeightsError
-from hardpoint_safetensors import atomic, write
+from hardpoint.storage import atomic
+from hardpoint_safetensors import write
 from hardpoint_safetensors.serializer import SafetensorsSerializer
 
 

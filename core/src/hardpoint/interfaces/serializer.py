@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from hardpoint.storage.source import Source
+
 Index = tuple["int | slice", ...] | int | slice
 
 
@@ -38,6 +40,9 @@ class TensorInfo:
     :param shape: sizes, outermost first.
     :param nbytes: bytes in the file.
     :param file: the file that holds it (a shard, or the file itself).
+    :param offset: byte of that file (of :meth:`Reader.source`) at which its elements begin, if they
+        lie there as they are in memory: row by row, without gaps, little-endian. hardpoint then
+        moves them itself, in the fastest way for the purpose. ``None``: only the reader can tell.
     """
 
     name: str
@@ -45,6 +50,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     nbytes: int
     file: str
+    offset: int | None = None
 
 
 class Reader(Mapping[str, TensorInfo], ABC):
@@ -71,6 +77,13 @@ class Reader(Mapping[str, TensorInfo], ABC):
 
         :raises WeightsError: no such tensor, or an index outside it.
         """
+
+    def source(self, name: str) -> Source | None:
+        """The open file that ``self[name].offset`` counts in; ``None`` where there is no offset.
+
+        The same object for all tensors of one file. It stays usable after :meth:`close`.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:
@@ -107,6 +120,26 @@ class Serializer(ABC):
         :raises WeightsError: damaged or hostile file.
         :raises HardpointError: a device that it cannot put tensors on.
         """
+
+    def recognizes_source(self, source: Source) -> bool:
+        """As :meth:`recognizes`, of a file that may be behind a URL. It reads no more than it must.
+
+        One that does not say otherwise reads files of this machine only.
+        """
+        return False
+
+    def open_source(self, source: Source, *, device: str = "cpu") -> Reader:
+        """As :meth:`open`, of a file that may be behind a URL: headers first, data when asked for.
+
+        :raises WeightsError: as :meth:`open`; or it reads files of this machine only.
+        """
+        from hardpoint.errors import WeightsError
+
+        raise WeightsError(
+            f"{source.name} cannot be opened where it is",
+            cause=f"{type(self).__name__} reads files of this machine only",
+            remedy="download the file first",
+        )
 
     @abstractmethod
     def save(

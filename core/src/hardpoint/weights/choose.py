@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import (
@@ -14,15 +14,16 @@ from hardpoint.errors import (
     WeightsError,
 )
 from hardpoint.interfaces.serializer import Reader, Serializer
-from hardpoint.weights.content import look
+from hardpoint.weights.content import look, name_of
 from hardpoint.weights.opened import Opened
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
+    from hardpoint.storage.source import Source
 
 
 def open_weights(
-    path: Path,
+    path: Path | str,
     *,
     registry: Registry,
     format: str | None = None,  # noqa: A002 - the field's word
@@ -41,20 +42,26 @@ def open_weights(
 
 
 def open_named(
-    path: Path,
+    path: Path | str,
     *,
     registry: Registry,
     format: str | None = None,  # noqa: A002
     device: str = "cpu",
 ) -> Opened:
     """As :func:`open_weights`, with the name of the serializer."""
-    if not path.exists():
-        raise WeightsError(f"there is no file {path}", remedy="check the path")
+    from hardpoint.storage.remote import is_url, open_url
+
+    if isinstance(path, str) and is_url(path):
+        place: Path | Source = open_url(path)
+    else:
+        place = Path(path)
+        if not place.exists():
+            raise WeightsError(f"there is no file {path}", remedy="check the path")
     if format is None:
-        name, serializer = _recognize(path, registry)
+        name, serializer = _recognize(place, registry)
     else:
         name, serializer = format, registry.open("serializer", format)
-    return _open(path, name, serializer, registry, device)
+    return _open(place, name, serializer, registry, device)
 
 
 def writer_for(path: Path, registry: Registry, name: str | None) -> tuple[str, Serializer]:
@@ -96,47 +103,61 @@ def writer_for(path: Path, registry: Registry, name: str | None) -> tuple[str, S
     )
 
 
-def _fit(path: Path, suffixes: tuple[str, ...]) -> int:
+def _fit(path: PurePath, suffixes: tuple[str, ...]) -> int:
     """How much of the file's name a serializer claims: the longer suffix knows better."""
     return max((len(suffix) for suffix in suffixes if path.name.endswith(suffix)), default=0)
 
 
-def _recognize(path: Path, registry: Registry) -> tuple[str, Serializer]:
+def _recognize(place: Path | Source, registry: Registry) -> tuple[str, Serializer]:
     """The first serializer that knows the content; those that claim the suffix look first."""
+    path = place if isinstance(place, Path) else PurePosixPath(place.name)
+    where = name_of(place)
     names = [name for name, _ in registry.available("serializer").ready]
     names.sort(key=lambda name: (-_fit(path, registry.info("serializer", name).suffixes), name))
     failed = []
     for name in names:
         try:
             serializer = registry.open("serializer", name)
-            if serializer.recognizes(path):
+            if (
+                serializer.recognizes(place)
+                if isinstance(place, Path)
+                else serializer.recognizes_source(place)
+            ):
                 return name, serializer
         except Exception as error:
             # Picked automatically: a broken one must not stand in the others' way.
             cause = str(error) if isinstance(error, HardpointError) else _in_words(error)
             failed.append(f"{name} failed: {cause}")
             warnings.warn(
-                f"skipped serializer:{name}, which failed while looking at {path}: {cause}",
+                f"skipped serializer:{name}, which failed while looking at {where}: {cause}",
                 ProviderSkipped,
                 stacklevel=2,
             )
-    words, remedy = look(path)
+    words, remedy = look(place)
     tried = "; ".join([f"tried: {', '.join(names) or 'none'}", *failed])
     raise WeightsError(
-        f"no installed serializer reads {path}", cause=f"it holds {words}; {tried}", remedy=remedy
+        f"no installed serializer reads {where}",
+        cause=f"it holds {words}; {tried}",
+        remedy=remedy,
     )
 
 
-def _open(path: Path, name: str, serializer: Serializer, registry: Registry, device: str) -> Opened:
+def _open(
+    place: Path | Source, name: str, serializer: Serializer, registry: Registry, device: str
+) -> Opened:
     """Open, and let nothing but a reader or a HardpointError through."""
     provider, origin = f"serializer:{name}", registry.record("serializer", name).origin
     try:
-        reader: object = serializer.open(path, device=device)
+        reader: object = (
+            serializer.open(place, device=device)
+            if isinstance(place, Path)
+            else serializer.open_source(place, device=device)
+        )
     except HardpointError:
         raise
     except Exception as error:
         raise ProviderFailed(
-            f"{name} failed while opening {path}",
+            f"{name} failed while opening {name_of(place)}",
             provider=provider,
             origin=origin,
             cause=_in_words(error),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from hardpoint.storage.source import Source
+
+_HEAD = 512
 _DEFAULT_REMEDY = "check the file, or install the serializer of its format (`hardpoint list`)"
 _CHECKPOINT = "install hardpoint-checkpoint, which reads them without running anything"
 
@@ -34,17 +39,29 @@ def describe_content(path: Path) -> str:
     return look(path)[0]
 
 
-def look(path: Path) -> tuple[str, str]:
-    """What ``path`` seems to hold, and what to do so that it can be read."""
+def name_of(place: Path | Source) -> str:
+    """Path or URL, for people."""
+    return str(place) if isinstance(place, Path) else place.name
+
+
+def look(place: Path | Source) -> tuple[str, str]:
+    """What a file seems to hold, and what to do so that it can be read."""
+    if not isinstance(place, Path):
+        return _by_head(place.read(0, min(place.size, _HEAD)))
+    path = place
     if path.is_dir():
         return "a directory", "name the file in it, or install the serializer of its format"
     if not path.is_file():  # a pipe might never answer
         return "a pipe or device, no file", "save its content to a file first"
     try:
         with path.open("rb") as file:
-            head = file.read(512)
+            head = file.read(_HEAD)
     except OSError as error:
         return f"something unreadable: {error.strerror}", "check its permissions"
+    return _by_head(head)
+
+
+def _by_head(head: bytes) -> tuple[str, str]:
     if not head:
         return "nothing: it is empty", _DEFAULT_REMEDY
     for start, words, remedy in _KNOWN:

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 
 def fill(
-    module: torch.nn.Module, opened: Opened, path: Path, strict: bool
+    module: torch.nn.Module,
+    opened: Opened,
+    path: Path | str,
+    strict: bool,
+    threads: int | None = None,
 ) -> Mapping[str, torch.Tensor]:
-    """Check everything, fetch everything, and only then copy.
+    """Check everything, and only then read, straight into the module's memory.
 
-    The values go straight into the module's tensors; hooks that a module has for loading do not
+    A file that cannot be read to its end leaves a module that is filled in part, and an error. The
+    values go straight into the module's tensors; hooks that a module has for loading do not
     run. Where they matter: ``module.load_state_dict(load_weights(path))``.
     """
     import torch
@@ -42,24 +47,44 @@ def fill(
     if problems:
         more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise _unfit(path, module, "; ".join(problems[:4]) + more, _remedy(problems, strict))
-    sources: dict[tuple[object, ...], tuple[str, torch.Tensor]] = {}
+    first: dict[tuple[object, ...], str] = {}
     for name in stored:
-        tensor = opened.tensor(name)
-        first, other = sources.setdefault(places[name], (name, tensor))
-        if not _same_bits(tensor, other):
+        other = first.setdefault(places[name], name)
+        if other != name and not _same_bits(opened.tensor(name), opened.tensor(other)):
             raise _unfit(
                 path,
                 module,
-                f"{first} and {name} are one tensor in the module, and differ in the file",
+                f"{other} and {name} are one tensor in the module, and differ in the file",
                 "untie them in the module, or load another checkpoint; nothing was changed",
             )
-    with torch.no_grad():
-        for name, source in sources.values():
-            own[name].copy_(source)
+    _read({name: own[name] for name in first.values()}, opened, threads)
     return {name: own[name] for name in own if places[name] in filled}
 
 
-def _unfit(path: Path, module: torch.nn.Module, cause: str, remedy: str) -> WeightsError:
+def _read(goals: Mapping[str, torch.Tensor], opened: Opened, threads: int | None) -> None:
+    """Fill each tensor with the stored one of its name: in place where their memory is alike."""
+    import torch
+
+    from hardpoint.storage.gather import gather, piece
+
+    pieces, others = [], {}
+    for name, goal in goals.items():
+        placed = opened.placed(name)
+        plain = goal.device.type == "cpu" and goal.is_contiguous() and goal.dtype is not torch.bool
+        if placed and plain and not (goal.is_conj() or goal.is_neg()):
+            pieces.append((placed, goal))
+        else:  # to be rearranged, checked or moved
+            others[name] = opened.tensor(name)
+    gather([piece(source, info.offset or 0, goal) for (info, source), goal in pieces],
+           threads=threads)  # fmt: skip
+    # What autograd saved of them is no longer what they hold.
+    torch.autograd.graph.increment_version([goal for _, goal in pieces])
+    with torch.no_grad():
+        for name, tensor in others.items():
+            goals[name].copy_(tensor)
+
+
+def _unfit(path: Path | str, module: torch.nn.Module, cause: str, remedy: str) -> WeightsError:
     what = f"{path} does not fit {type(module).__name__}"
     return WeightsError(what, cause=cause, remedy=remedy)
 

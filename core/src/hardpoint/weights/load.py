@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hardpoint.errors import WeightsError, did_you_mean
+from hardpoint.weights.bulk import device_named, take
 from hardpoint.weights.choose import open_named
 from hardpoint.weights.fill import fill
+from hardpoint.weights.sliced import Slices
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_weights(
-    path: Path,
+    path: Path | str,
     *,
     registry: Registry,
     mode: Literal["map", "own"] = "map",
@@ -25,6 +27,8 @@ def load_weights(
     device: str = "cpu",
     format: str | None = None,  # noqa: A002 - the field's word
     strict: bool = True,
+    slices: Slices | None = None,
+    threads: int | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """All tensors of a file, by name.
 
@@ -34,23 +38,21 @@ def load_weights(
     :param into: a module to fill in place. Every name, shape and dtype is checked first; memory
         that several names share is filled once. The module's own tensors are returned.
     :param strict: with ``into``: both sides must have the same names.
+    :param slices: part of each tensor to load, as an index: by name (whole tensors are those not
+        named), or a function of :class:`TensorInfo`. Only the bytes needed are read.
+    :param threads: readers at a time.
     :raises WeightsError: a bad file, or tensors that do not fit ``into``.
     """
     if mode not in ("map", "own"):
         raise WeightsError(f"{mode!r} is no mode", remedy=did_you_mean(mode, ("map", "own")))
+    if into is not None and slices is not None:
+        raise WeightsError(
+            "slices cannot be loaded into a module",
+            cause="a module is filled whole",
+            remedy="load the slices, and give them to module.load_state_dict()",
+        )
     opened = open_named(path, registry=registry, format=format, device=device)
-    with opened.reader as reader:
+    with opened.reader:
         if into is not None:
-            return fill(into, opened, path, strict)
-        if mode == "map":
-            return {name: opened.tensor(name) for name in reader}
-        return {name: _private(opened.tensor(name)) for name in reader}
-
-
-def _private(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy, unless the tensor is on another device, and so is a copy already."""
-    import torch
-
-    if tensor.device.type != "cpu":
-        return tensor
-    return tensor.clone(memory_format=torch.contiguous_format)
+            return fill(into, opened, path, strict, threads)
+        return take(opened, mode, device_named(device), slices, threads)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import ContractViolation
-from hardpoint.interfaces.serializer import Reader
+from hardpoint.interfaces.serializer import Index, Reader, TensorInfo
 from hardpoint.weights.content import printable
 
 if TYPE_CHECKING:
     import torch
+
+    from hardpoint.storage.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,39 @@ class Opened:
     origin: str
     reader: Reader
 
+    def placed(self, name: str) -> tuple[TensorInfo, Source] | None:
+        """A tensor that we can move ourselves, with the file it is in; else ``None``.
+
+        :raises ContractViolation: its place is none.
+        """
+        from hardpoint.storage.typed import fits
+
+        info = self.reader[name]
+        source = None if info.offset is None else self.reader.source(name)
+        if source is None:
+            return None
+        if not fits(info, source.size):
+            raise ContractViolation(
+                f"the place of tensor {printable(name)} in {info.file} is none",
+                provider=f"serializer:{self.name}",
+                origin=self.origin,
+                cause=f"announced {words(info.dtype, info.shape)} in {info.nbytes} bytes at byte"
+                f" {info.offset} of {source.size}",
+                remedy="report it to the plugin's authors",
+            )
+        return info, source
+
+    def part(self, name: str, index: Index) -> torch.Tensor:
+        """``tensor(name)[index]``, if it is of the dtype that the reader announced.
+
+        :raises ContractViolation: it is not.
+        :raises WeightsError: the file is damaged there, or the index is outside the tensor.
+        """
+        info, tensor = self.reader[name], self.reader.slice(name, index)
+        if described(tensor)[0] != info.dtype:
+            raise self._broken_promise(info, tensor)
+        return tensor
+
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor, if it is what the reader announced.
 
@@ -29,14 +64,17 @@ class Opened:
         """
         info, tensor = self.reader[name], self.reader.tensor(name)
         if described(tensor) != (info.dtype, info.shape):
-            raise ContractViolation(
-                f"tensor {printable(name)} of {info.file} is not what its reader announced",
-                provider=f"serializer:{self.name}",
-                origin=self.origin,
-                cause=f"announced {words(info.dtype, info.shape)}, got {words(*described(tensor))}",
-                remedy="report it to the plugin's authors",
-            )
+            raise self._broken_promise(info, tensor)
         return tensor
+
+    def _broken_promise(self, info: TensorInfo, tensor: torch.Tensor) -> ContractViolation:
+        return ContractViolation(
+            f"tensor {printable(info.name)} of {info.file} is not what its reader announced",
+            provider=f"serializer:{self.name}",
+            origin=self.origin,
+            cause=f"announced {words(info.dtype, info.shape)}, got {words(*described(tensor))}",
+            remedy="report it to the plugin's authors",
+        )
 
 
 def described(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hardpoint import WeightsError
+from hardpoint.storage.source import Source
 from hardpoint_safetensors.header import METADATA
 from hardpoint_safetensors.refuse import refuse, show
 from hardpoint_safetensors.strict_json import loads
@@ -35,22 +35,16 @@ class ShardIndex:
     metadata: dict[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> ShardIndex:
-        """Parse ``path``, opening none of the shards.
+    def read(cls, source: Source) -> ShardIndex:
+        """Parse an index, opening none of the shards.
 
         :raises WeightsError: unreadable, not strict JSON, or it names files outside its directory.
         """
-        try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise OSError("it is a directory, pipe or device")
-            with path.open("rb") as file:
-                raw = file.read(_MAX_INDEX + 1)
-        except OSError as error:
-            raise refuse(path, "the index cannot be read", str(error), "check the path") from error
-        if len(raw) > _MAX_INDEX:
+        path = source.name
+        if source.size > _MAX_INDEX:
             raise _broken(path, f"it has more than {_MAX_INDEX} bytes")
         try:
-            top = loads(raw, floats=True)
+            top = loads(source.read(0, source.size), floats=True)
         except ValueError as error:
             raise _broken(path, str(error)) from error
         if not isinstance(top, dict) or not {"weight_map"} <= top.keys() <= _FIELDS:
@@ -67,7 +61,7 @@ class ShardIndex:
         shard_of = {name: shard for shard, names in tensors_in.items() for name in names}
         return cls(tensors_in, shard_of, texts)
 
-    def check(self, shard: str, found: Iterable[str], path: Path) -> None:
+    def check(self, shard: str, found: Iterable[str], path: str) -> None:
         """Hold a shard's own names against the index.
 
         :raises WeightsError: one has a tensor that the other does not know.
@@ -114,11 +108,11 @@ def find_in_directory(directory: Path) -> Path:
     return found[0]
 
 
-def _broken(path: Path, cause: str) -> WeightsError:
+def _broken(path: str, cause: str) -> WeightsError:
     return refuse(path, "the index is broken", cause)
 
 
-def _checked_map(weight_map: object, path: Path) -> dict[str, list[str]]:
+def _checked_map(weight_map: object, path: str) -> dict[str, list[str]]:
     if not isinstance(weight_map, dict):
         raise _broken(path, f"its weight_map is {show(weight_map)}, not an object")
     if len(weight_map) > _MAX_TENSORS:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from hardpoint import ConfigError, Probe, ProbeRequest, Serializer, SerializerInfo, hookimpl
-from hardpoint_safetensors.refuse import ORIGIN, PROVIDER
+from hardpoint_safetensors.refuse import refuse
 
 
 @hookimpl
@@ -39,8 +39,8 @@ def hardpoint_serializer_open(config: Mapping[str, object]) -> Serializer:
     if config:
         raise ConfigError(
             f"unknown option(s): {', '.join(sorted(map(repr, config)))}",
-            provider=PROVIDER,
-            origin=ORIGIN,
+            provider=refuse.provider,
+            origin=refuse.origin,
             remedy="the safetensors serializer has no options: leave config empty",
         )
     from hardpoint_safetensors.serializer import SafetensorsSerializer

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from hardpoint import WeightsError
-from hardpoint_safetensors import atomic
+from hardpoint.storage import atomic
 from hardpoint_safetensors.dtypes import BY_TORCH_NAME, Dtype
 from hardpoint_safetensors.header import (
     LENGTH_BYTES,

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_PREFIX = ".hardpoint-safetensors-"
+_PREFIX = ".hardpoint-weights-"
 _SUFFIX = ".tmp"
 _CHUNK = 1 << 26
 

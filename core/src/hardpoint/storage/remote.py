@@ -1,0 +1,133 @@
+"""Files behind URLs, through fsspec: http(s), s3, gs, hf, and whatever else it has drivers for."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from hardpoint.errors import WeightsError
+from hardpoint.storage.source import Source
+
+# More at a time keep a network busy; each is a request of its own.
+_AT_ONCE = 8
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(::|://)")
+
+
+def is_url(path: str) -> bool:
+    """Whether it names a place for fsspec (``https://...``, ``s3://...``), not a local path."""
+    return _URL.match(path) is not None
+
+
+def open_url(url: str) -> RemoteFile:
+    """The file at ``url``; asks for its size, and reads nothing.
+
+    :raises WeightsError: no fsspec, no driver for such URLs, no such file, or one of unknown size.
+    """
+    try:
+        fsspec = importlib.import_module("fsspec.core")
+    except ImportError as error:
+        raise WeightsError(
+            f"{url} cannot be opened",
+            cause="files behind URLs need fsspec, which is not installed",
+            remedy="pip install 'hardpoint[remote]', or download the file first",
+        ) from error
+    try:
+        system, path = fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise WeightsError(
+            f"{url} cannot be opened",
+            cause=str(error),
+            remedy="install what fsspec asks for, or download the file first",
+        ) from error
+    return RemoteFile(url, system, path)
+
+
+class RemoteFile(Source):
+    """A file of an fsspec file system, read by ranges.
+
+    :raises WeightsError: no such file, a directory, or a server that does not tell its size.
+    """
+
+    def __init__(self, url: str, system: Any, path: str) -> None:
+        self.name = url
+        self._system = system
+        self._path = path
+        try:
+            # Not from a listing of an hour ago.
+            info = system.info(path, refresh=True) if _refreshes(system) else system.info(path)
+        except Exception as error:
+            raise self._failed("cannot be opened", error) from error
+        if info.get("type") == "directory":
+            raise WeightsError(
+                f"{url} is a directory",
+                cause="files behind URLs are named one by one",
+                remedy="name the file in it, e.g. model.safetensors.index.json",
+            )
+        size = info.get("size")
+        if type(size) is not int or size < 0:
+            raise WeightsError(
+                f"{url} cannot be read by ranges",
+                cause="the server does not tell its size",
+                remedy="download the file first",
+            )
+        self.size = size
+        self._stamp = _stamp(info)
+
+    @property
+    def parallel(self) -> int:
+        """As :attr:`Source.parallel`."""
+        return _AT_ONCE
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """As :meth:`Source.read_into`: one request."""
+        if not len(buffer):
+            return
+        try:
+            data = self._system.cat_file(self._path, start=offset, end=offset + len(buffer))
+        except Exception as error:
+            raise self._failed("cannot be read", error) from error
+        if len(data) != len(buffer):
+            raise WeightsError(
+                f"{self.name}: the server's answer is of the wrong length",
+                cause=f"asked for {len(buffer)} bytes at {offset} of {self.size}, got {len(data)}",
+                remedy="use a server that serves ranges, or download the file first",
+            )
+        buffer[:] = data
+
+    def beside(self, name: str) -> RemoteFile:
+        """As :meth:`Source.beside`."""
+        url, query, rest = self.name.partition("?")
+        return open_url(f"{url.rpartition('/')[0]}/{name}{query}{rest}")
+
+    def check_unchanged(self) -> None:
+        """As :meth:`Source.check_unchanged`: by what the server says tells versions apart."""
+        if self._stamp is None:
+            return
+        try:
+            info = self._system.info(self._path)
+        except Exception as error:
+            raise self._failed("cannot be read", error) from error
+        if _stamp(info) != self._stamp:
+            raise WeightsError(
+                f"{self.name}: the file changed while it was open",
+                cause="the server gives it another size or version than before",
+                remedy="load it again",
+            )
+
+    def _failed(self, how: str, error: Exception) -> WeightsError:
+        return WeightsError(
+            f"{self.name} {how}",
+            cause=f"{type(error).__name__}: {error}",
+            remedy="check the address, the network and your credentials",
+        )
+
+
+def _refreshes(system: Any) -> bool:
+    return hasattr(system, "dircache") and system.protocol not in ("http", ("http", "https"))
+
+
+def _stamp(info: dict[str, Any]) -> tuple[object, ...] | None:
+    """What tells versions of a file apart, as far as this file system says."""
+    known = [str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified") if key in info]
+    return (info.get("size"), *known) if known else None

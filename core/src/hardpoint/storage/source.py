@@ -1,0 +1,154 @@
+"""The bytes of one file, as it was when it was opened."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from hardpoint.errors import WeightsError
+from hardpoint.storage.refusal import DAMAGED
+
+# The kernel moves at most 2 GiB a call; smaller pieces let threads share the work.
+_MOST_AT_ONCE = 1 << 30
+
+
+class Source(ABC):
+    """A file of known size whose bytes can be read from any place, by several threads at once.
+
+    :ivar name: path or URL, for people.
+    :ivar size: bytes.
+    """
+
+    name: str
+    size: int
+
+    @abstractmethod
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` (of bytes) with what stands at ``offset``; lets other threads run.
+
+        :raises WeightsError: the file ends before, or cannot be read.
+        """
+
+    @abstractmethod
+    def beside(self, name: str) -> Source:
+        """Open the file ``name`` (a bare name) of the same directory.
+
+        :raises WeightsError: it cannot be opened.
+        """
+
+    def read(self, offset: int, count: int) -> bytes:
+        """``count`` bytes from ``offset``. Bound ``count`` by what you know before you ask.
+
+        :raises WeightsError: the file ends before, or cannot be read.
+        """
+        if not 0 <= offset <= offset + count <= self.size:
+            raise WeightsError(
+                f"{self.name}: the file is cut short",
+                cause=f"{count} bytes are wanted at {offset}, and it has {self.size}",
+                remedy=DAMAGED,
+            )
+        data = bytearray(count)
+        self.read_into(offset, memoryview(data))
+        return bytes(data)
+
+    def map(self) -> mmap.mmap | None:
+        """The whole file as copy-on-write memory; ``None`` where it cannot be mapped.
+
+        Never close what this gives: tensors over it do not pin it. It goes with its last reference.
+
+        :raises WeightsError: the file has changed since it was opened.
+        """
+        return None
+
+    def check_unchanged(self) -> None:  # noqa: B027 - where nothing can be said, nothing is
+        """Whether what was read is still what is there.
+
+        :raises WeightsError: the file was written to since it was opened.
+        """
+
+    @property
+    def parallel(self) -> int:
+        """How many reads at a time serve it best."""
+        return min(4, os.cpu_count() or 1)
+
+
+class LocalFile(Source):
+    """A regular file of this machine, open until the last reference to this object is gone.
+
+    :raises WeightsError: no such file, a directory, pipe or device, or no permission.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.path = path
+        self._descriptor = -1
+        try:
+            # Not blocking: a pipe might never answer.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"{path}: the file cannot be opened", cause=str(error), remedy="check the path"
+            ) from error
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise WeightsError(
+                f"{path}: this is no regular file",
+                cause="it is a directory, pipe or device",
+                remedy="name a file",
+            )
+        self.size = status.st_size
+        self._stamp = (status.st_size, status.st_mtime_ns)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """As :meth:`Source.read_into`."""
+        at, count = 0, len(buffer)
+        while at < count:
+            part = buffer[at : at + _MOST_AT_ONCE]
+            try:
+                got = os.preadv(self._descriptor, [part], offset + at)
+            except OSError as error:
+                raise WeightsError(
+                    f"{self.name}: the file cannot be read",
+                    cause=str(error),
+                    remedy="check the disk",
+                ) from error
+            if got == 0:
+                raise self._changed("it has become shorter")
+            at += got
+
+    def beside(self, name: str) -> LocalFile:
+        """As :meth:`Source.beside`."""
+        return LocalFile(self.path.parent / name)
+
+    def map(self) -> mmap.mmap | None:
+        """As :meth:`Source.map`."""
+        if self.size == 0:
+            return None
+        try:
+            memory = mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_COPY)
+        except ValueError as error:  # "mmap length is greater than file size"
+            raise self._changed(str(error)) from error
+        if os.fstat(self._descriptor).st_size != self.size:
+            raise self._changed("its size is another")
+        return memory
+
+    def check_unchanged(self) -> None:
+        """As :meth:`Source.check_unchanged`: by size and time of the last change."""
+        status = os.fstat(self._descriptor)
+        if (status.st_size, status.st_mtime_ns) != self._stamp:
+            raise self._changed("its size or its time of change is another")
+
+    def _changed(self, how: str) -> WeightsError:
+        return WeightsError(
+            f"{self.name}: the file changed while it was open",
+            cause=f"another program is writing to it: {how}",
+            remedy="wait until it is written, and write files under another name before renaming"
+            " them",
+        )

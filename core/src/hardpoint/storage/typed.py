@@ -1,0 +1,66 @@
+"""Tensors over bytes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from hardpoint.errors import WeightsError
+from hardpoint.interfaces.serializer import TensorInfo
+from hardpoint.storage.refusal import DAMAGED, show
+
+
+def dtype_of(info: TensorInfo) -> torch.dtype:
+    """PyTorch's dtype object."""
+    dtype: torch.dtype = getattr(torch, info.dtype)
+    return dtype
+
+
+def fits(info: TensorInfo, size: int) -> bool:
+    """Whether a table's entry is one: sizes that multiply to its bytes, within ``size`` bytes."""
+    begin = info.offset
+    dtype = getattr(torch, info.dtype, None)
+    return (
+        begin is not None
+        and 0 <= begin <= begin + info.nbytes <= size
+        and isinstance(dtype, torch.dtype)
+        and math.prod(info.shape) * dtype.itemsize == info.nbytes
+    )
+
+
+def tensor_over(
+    storage: torch.UntypedStorage, at: int, dtype: torch.dtype, shape: tuple[int, ...]
+) -> torch.Tensor:
+    """A row-major tensor whose first byte is byte ``at`` of ``storage``.
+
+    It shares the memory, or is a copy where the bytes are not aligned to the dtype: kernels want
+    that. Each has a version counter of its own, unlike views.
+    """
+    itemsize = dtype.itemsize
+    if at % itemsize == 0:
+        return _set(storage, at // itemsize, dtype, shape)
+    raw = _set(storage, at, torch.uint8, (math.prod(shape) * itemsize,))
+    return raw.clone().view(dtype).view(shape)
+
+
+def _set(
+    storage: torch.UntypedStorage, at: int, dtype: torch.dtype, shape: tuple[int, ...]
+) -> torch.Tensor:
+    empty = torch.empty(0, dtype=dtype, device=storage.device)
+    # No strides: row by row. The stubs want them.
+    tensor: torch.Tensor = empty.set_(storage, at, shape)  # type: ignore[call-overload]
+    return tensor
+
+
+def check_bools(tensor: torch.Tensor, info: TensorInfo) -> None:
+    """A bool that is neither 0 nor 1 is undefined behaviour in the kernels that read it.
+
+    :raises WeightsError: there is one.
+    """
+    if tensor.dtype is torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
+        raise WeightsError(
+            f"{info.file}: tensor {show(info.name)} is broken",
+            cause="a BOOL byte is neither 0 nor 1",
+            remedy=DAMAGED,
+        )

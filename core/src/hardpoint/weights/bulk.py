@@ -1,0 +1,103 @@
+"""All tensors of an open file at once, in the fastest way for the purpose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from hardpoint.errors import WeightsError
+from hardpoint.interfaces.serializer import TensorInfo
+from hardpoint.weights.opened import Opened
+from hardpoint.weights.sliced import Slices, take_slices
+
+if TYPE_CHECKING:
+    import torch
+
+    from hardpoint.storage.gather import Tick
+    from hardpoint.storage.source import Source
+
+Placed = list[tuple[TensorInfo, "Source"]]
+
+
+def take(
+    opened: Opened,
+    mode: Literal["map", "own"],
+    device: torch.device,
+    slices: Slices | None = None,
+    threads: int | None = None,
+    tick: Tick | None = None,
+) -> dict[str, torch.Tensor]:
+    """Every tensor of the file by name, in the file's order."""
+    if slices is not None:
+        return take_slices(opened, mode, device, slices, threads, tick)
+    direct, others = split(opened)
+    found: dict[str, torch.Tensor]
+    if device.type != "cpu":
+        from hardpoint.storage.transfer import to_device
+
+        found = to_device(direct, device, threads=threads, tick=tick)
+    elif mode == "map":
+        found = _mapped(direct, threads, tick)
+    else:
+        from hardpoint.storage.own import own
+
+        found = own(direct, threads=threads, tick=tick)
+    for name in others:
+        tensor = opened.tensor(name)
+        found[name] = tensor if mode == "map" else private(tensor)
+        if tick is not None:
+            tick(opened.reader[name].nbytes)
+    return {name: found[name] for name in opened.reader} if others else found
+
+
+def split(opened: Opened) -> tuple[Placed, list[str]]:
+    """The tensors that we can move ourselves, and the names of those that the reader must give."""
+    direct: Placed = []
+    others = []
+    for name in opened.reader:
+        placed = opened.placed(name)
+        if placed is None:
+            others.append(name)
+        else:
+            direct.append(placed)
+    return direct, others
+
+
+def _mapped(direct: Placed, threads: int | None, tick: Tick | None) -> dict[str, torch.Tensor]:
+    """Views of the files; what cannot be mapped (a remote file) is read."""
+    from hardpoint.storage.mapped import MappedSource
+    from hardpoint.storage.own import own
+
+    maps = {id(source): MappedSource(source) for source in {id(s): s for _, s in direct}.values()}
+    remote = [(info, source) for info, source in direct if not maps[id(source)].possible]
+    read = own(remote, threads=threads, tick=tick) if remote else {}
+    found = {}
+    for info, source in direct:
+        memory = maps[id(source)]
+        found[info.name] = memory.tensor(info) if memory.possible else read[info.name]
+    return found
+
+
+def private(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy, unless the tensor is on another device, and so is a copy already."""
+    import torch
+
+    if tensor.device.type != "cpu":
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def device_named(name: str) -> torch.device:
+    """PyTorch's device.
+
+    :raises WeightsError: there is none of that name.
+    """
+    import torch
+
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{name!r} is no device",
+            cause=str(error).splitlines()[0],
+            remedy="name a PyTorch device, e.g. 'cpu' or 'cuda:0'",
+        ) from error
