@@ -45,8 +45,9 @@ bench: ## Every benchmark; the pages go to docs/benchmarks/
 		$(RUN) "$$script" --output "$$page" $(ARGS); \
 	done
 
-conformance: ## The whole kit on every provider of ours; reports go to docs/conformance/
+conformance: ## Every mutant, the whole kit on every provider of ours; reports go to docs/conformance/
 	$(call setup,--group test --lone-group model)
+	HARDPOINT_ALL_MUTANTS=1 $(RUN) -m pytest -n auto tests/conformance
 	$(RUN) tests/tools/conformance_reports.py docs/conformance $(ARGS)
 
 docs: ## Generate docs/reference/ from the code

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import Mutant, kills
+from harness import Mutant, asked_for, kills
 
 FAMILIES = ["convolutional", "encoder", "decoder", "mixture", "diffusion", "recurrent", "sentences"]
 
@@ -74,6 +74,6 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+@pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
     kills("backend", mutant)

@@ -11,7 +11,7 @@ from hardpoint.testing.every.inside.probe import plain
 from hardpoint.testing.every.probing import judge
 from hardpoint.testing.settings import Settings
 from hardpoint.testing.subject import Subject
-from harness import MODULES, Mutant, kills, run_checks
+from harness import MODULES, Mutant, asked_for, kills, run_checks
 
 MODULE = "mutants_every"
 ONE_DEVICE = '["backend:{}"]\nconfig = {{ devices = 1 }}\n'
@@ -121,7 +121,7 @@ def mutants(monkeypatch):
     return sys.modules[MODULE]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+@pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
     kills("backend", mutant)
 

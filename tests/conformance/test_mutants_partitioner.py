@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import Mutant, kills, run_checks
+from harness import Mutant, asked_for, kills, run_checks
 
 _MODULE = "mutants_partitioner"
 
@@ -45,7 +45,7 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+@pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
     kills("partitioner", mutant)
 

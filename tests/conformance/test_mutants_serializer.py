@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Mutant, kills, run_checks
+from harness import Mutant, asked_for, kills, run_checks
 
 _PLUGIN = Path(__file__).parents[2] / "plugins" / "safetensors" / "tests"
 _GOLDEN = f'golden = "{_PLUGIN / "golden"}"'
@@ -112,7 +112,7 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+@pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
     kills("serializer", mutant)
 

@@ -11,7 +11,7 @@ from hardpoint.testing.subject import Subject
 from hardpoint.testing.suites import checks_of_kind
 from hardpoint.testing.transport.launcher import Launcher
 from hardpoint.testing.transport.traces import processes_of
-from harness import Mutant, kills, run_checks
+from harness import Mutant, asked_for, kills, run_checks
 
 
 def mutant(name, check, says, module="mutants_transport"):
@@ -84,7 +84,7 @@ def no_shared_memory_is_left():
         file.unlink()
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+@pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
     kills("transport", mutant)
 
