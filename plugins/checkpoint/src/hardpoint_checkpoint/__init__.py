@@ -1,0 +1,1 @@
+"""hardpoint-checkpoint: the serializer ``checkpoint``. Its entry point: :mod:`.plugin`."""
