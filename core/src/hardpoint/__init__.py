@@ -15,8 +15,8 @@ __version__ = "0.1.0"
 # holds the two together.
 _WHERE = {
     "hardpoint.api": (
-        "capture compile default_registry init_process_group load load_weights open_weights "
-        "plan save_weights"
+        "capture compile default_registry from_pretrained init_process_group load load_weights "
+        "open_weights plan save_weights"
     ),
     "hardpoint.errors": (
         "ArtifactError CaptureError CompileError ConfigError ContractViolation "
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         capture as capture,
         compile as compile,
         default_registry as default_registry,
+        from_pretrained as from_pretrained,
         init_process_group as init_process_group,
         load as load,
         load_weights as load_weights,

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from hardpoint.weights.sliced import Slices
 
 __all__ = [
-    "capture", "compile", "default_registry", "init_process_group", "load", "load_weights",
-    "open_weights", "plan", "save_weights",
+    "capture", "compile", "default_registry", "from_pretrained", "init_process_group", "load",
+    "load_weights", "open_weights", "plan", "save_weights",
 ]  # fmt: skip
 
 
@@ -193,6 +193,27 @@ def load_weights(
         path, registry=registry or default_registry(), mode=mode, into=into, device=device,
         format=format, strict=strict, slices=slices, threads=threads,
     )  # fmt: skip
+
+
+def from_pretrained(
+    directory: str | Path,
+    *,
+    mode: Literal["map", "own"] = "map",
+    device: str = "cpu",
+    registry: Registry | None = None,
+) -> torch.nn.Module:
+    """The model of a local Hugging Face directory, in evaluation mode, through ``transformers``.
+
+    It is built on the meta device, and the loaded tensors become its parameters: with
+    ``mode="map"`` nothing is copied, and nothing read before it is used. Dtypes are the file's.
+
+    :raises WeightsError: no config or weights, custom code, a quantized checkpoint, or weights that
+        are missing or of another shape.
+    """
+    from hardpoint.weights.pretrained import from_pretrained as loads
+
+    where = registry or default_registry()
+    return loads(Path(directory), registry=where, mode=mode, device=device)
 
 
 def save_weights(

@@ -6,26 +6,21 @@ The weights are read by our own serializers, so that no pickle is opened and for
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hardpoint.errors import CaptureError, HardpointWarning
+from hardpoint.errors import CaptureError, WeightsError
 from hardpoint.program.capture import capture_module
 from hardpoint.program.dynamic import Dynamic
 from hardpoint.program.program import Program
-from hardpoint.weights import load_weights
+from hardpoint.weights.pretrained import from_pretrained
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
 
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # Example sizes: at least 2, and different, so that no size is taken for another or for a constant.
 BATCH, SEQUENCE = 2, 7
 
@@ -55,108 +50,18 @@ def load_model(path: Path, registry: Registry) -> torch.nn.Module:
 
     :raises CaptureError: see :func:`capture_directory`.
     """
-    config_file = path / "config.json"
-    if not config_file.is_file():
-        raise CaptureError(
-            f"{path} is no Hugging Face directory",
-            cause="it has no config.json",
-            remedy="give the directory that holds config.json and model.safetensors",
-        )
+    # A cache object is no tensor; see structure.flatten.
+    changes = {"use_cache": False}
     try:
-        import transformers
-    except ImportError as error:
+        return from_pretrained(path, registry=registry, changes=changes)
+    except WeightsError as error:
         raise CaptureError(
-            f"{path} needs transformers",
-            cause=str(error),
-            remedy='pip install "hardpoint[transformers]"',
+            error.what,
+            provider=error.provider,
+            origin=error.origin,
+            cause=error.cause,
+            remedy=error.remedy,
         ) from error
-    raw = _read_config(config_file)
-    if "auto_map" in raw:
-        raise CaptureError(
-            f"{path} brings model code of its own, which hardpoint does not run",
-            cause="config.json has 'auto_map'",
-            remedy="build the model yourself and pass it to hardpoint.capture",
-        )
-    try:
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise CaptureError(
-            f"{config_file} describes no model that transformers {transformers.__version__} knows",
-            cause=str(error).strip().splitlines()[0][:240] or type(error).__name__,
-            remedy="check its model_type, or install another version of transformers",
-        ) from error
-    if getattr(config, "use_cache", False):
-        config.use_cache = False  # a cache object is no tensor; see structure.flatten
-    names = getattr(config, "architectures", None) or []
-    cls: Any = getattr(transformers, names[0], None) if names else transformers.AutoModel
-    if cls is None:
-        raise CaptureError(
-            f"transformers {transformers.__version__} has no {names[0]}",
-            remedy="install another version of transformers, or build the model yourself",
-        )
-    weights = _weights(path, registry)
-    with no_progress_bar(transformers):
-        model, info = cls.from_pretrained(
-            None, config=config, state_dict=weights, output_loading_info=True, dtype="auto"
-        )
-    missing = sorted(info["missing_keys"]) + [str(k) for k in info["mismatched_keys"]]
-    if missing:
-        raise CaptureError(
-            f"{path} lacks {len(missing)} of the weights of {cls.__name__}",
-            cause=f"missing or of another shape: {', '.join(missing[:4])}",
-            remedy="get the whole checkpoint; a model with random weights is never run in silence",
-        )
-    if info["unexpected_keys"]:
-        unused = sorted(info["unexpected_keys"])
-        warnings.warn(
-            f"{len(unused)} weights of {path} are not used by {cls.__name__}: "
-            f"{', '.join(unused[:4])}",
-            HardpointWarning,
-            stacklevel=4,
-        )
-    loaded: torch.nn.Module = model.eval()
-    return loaded
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CaptureError(
-            f"{path} is not JSON", cause=str(error), remedy="get the directory again"
-        ) from error
-    if not isinstance(raw, dict):
-        raise CaptureError(
-            f"{path} is no configuration",
-            cause=f"it holds a {type(raw).__name__}, not an object",
-            remedy="get the directory again",
-        )
-    return raw
-
-
-@contextmanager
-def no_progress_bar(transformers: Any) -> Iterator[None]:
-    """Nothing is read there: the weights are mapped already."""
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _weights(path: Path, registry: Registry) -> Mapping[str, torch.Tensor]:
-    for name in _WEIGHTS:
-        if (path / name).is_file():
-            return dict(load_weights(path / name, registry=registry, mode="map"))
-    pickles = [name for name in _PICKLES if (path / name).is_file()]
-    raise CaptureError(
-        f"{path} has no safetensors weights",
-        cause=f"found {pickles[0]}, which is a pickle" if pickles else "no model.safetensors",
-        remedy="get the checkpoint as safetensors",
-    )
 
 
 def example_inputs(model: Any) -> tuple[dict[str, object], dict[str, dict[int, str]]]:

@@ -43,6 +43,8 @@ class MappedSource:
         assert self._storage is not None
         assert info.offset is not None
         dtype, begin = dtype_of(info), info.offset
+        if not index and info.nbytes and dtype is not torch.bool and not begin % dtype.itemsize:
+            return tensor_over(self._storage, begin, dtype, info.shape)
         if not info.nbytes:
             return torch.empty(info.shape, dtype=dtype)[index]
         if begin % dtype.itemsize:

@@ -10,21 +10,22 @@ from hardpoint.errors import WeightsError
 from hardpoint.interfaces.serializer import TensorInfo
 from hardpoint.storage.refusal import DAMAGED, show
 
+_DTYPES = {name: dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
+
 
 def dtype_of(info: TensorInfo) -> torch.dtype:
     """PyTorch's dtype object."""
-    dtype: torch.dtype = getattr(torch, info.dtype)
-    return dtype
+    return _DTYPES[info.dtype]
 
 
 def fits(info: TensorInfo, size: int) -> bool:
     """Whether a table's entry is one: sizes that multiply to its bytes, within ``size`` bytes."""
     begin = info.offset
-    dtype = getattr(torch, info.dtype, None)
+    dtype = _DTYPES.get(info.dtype)
     return (
         begin is not None
         and 0 <= begin <= begin + info.nbytes <= size
-        and isinstance(dtype, torch.dtype)
+        and dtype is not None
         and math.prod(info.shape) * dtype.itemsize == info.nbytes
     )
 

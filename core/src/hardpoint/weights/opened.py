@@ -28,12 +28,12 @@ class Opened:
 
         :raises ContractViolation: its place is none.
         """
-        from hardpoint.storage.typed import fits
-
         info = self.reader[name]
         source = None if info.offset is None else self.reader.source(name)
         if source is None:
             return None
+        from hardpoint.storage.typed import fits
+
         if not fits(info, source.size):
             raise ContractViolation(
                 f"the place of tensor {printable(name)} in {info.file} is none",

@@ -130,6 +130,26 @@ def _metadata(value: object, file: object) -> dict[str, str]:
 
 
 def _entry(name: str, fields: object, file: object) -> Entry:
+    """One entry, if it keeps the rules. The usual one is told in a few steps; the rest say why."""
+    if type(fields) is dict and fields.keys() == _FIELDS:
+        code, sizes, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+        dtype = BY_CODE.get(code) if type(code) is str else None
+        if dtype and dtype.packed == 1 and type(sizes) is list and type(offsets) is list:
+            product = dtype.itemsize
+            for size in sizes:
+                if type(size) is not int or size <= 0:
+                    break
+                product *= size
+            else:
+                if len(sizes) <= MAX_RANK and len(offsets) == 2:
+                    begin, end = offsets
+                    whole = type(begin) is int and type(end) is int
+                    if whole and begin >= 0 and end <= _MAX_SIZE and end - begin == product:
+                        return Entry(dtype, tuple(sizes), begin, end)
+    return _unusual(name, fields, file)
+
+
+def _unusual(name: str, fields: object, file: object) -> Entry:
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         has = sorted(fields) if isinstance(fields, dict) else fields
         raise _bad_tensor(file, name, f"it needs exactly {sorted(_FIELDS)}, and has {show(has)}")

@@ -6,11 +6,16 @@ Python's parser is lenient where two readers of one file could differ; what diff
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 
 from hardpoint_safetensors.refuse import show
 
 # More digits than any offset or size needs; Python's own limit (4300) can be switched off.
 _MAX_DIGITS = 20
+_PYTHONS_DIGITS = 4300
+
+_Pairs = Callable[[list[tuple[str, object]]], dict[str, object]]
 
 
 def loads(raw: bytes, *, floats: bool = False) -> object:
@@ -23,18 +28,28 @@ def loads(raw: bytes, *, floats: bool = False) -> object:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from error
+    pairs = _unique_and_whole if "\\u" in text else _unique
     try:
-        value: object = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_int=_bounded_int,
-            parse_float=_float if floats else _no_float,
-            parse_constant=_no_constant,
-        )
+        # Python bounds the digits of numbers by itself, in C, unless that was switched off.
+        bounded = 0 < getattr(sys, "get_int_max_str_digits", int)() <= _PYTHONS_DIGITS
+        try:
+            return _parse(text, pairs, int if bounded else _bounded_int, floats=floats)
+        except ValueError:  # said again, in our words
+            return _parse(text, pairs, _bounded_int, floats=floats)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} (at character {error.pos})") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _parse(text: str, pairs: _Pairs, integer: Callable[[str], int], *, floats: bool) -> object:
+    value: object = json.loads(
+        text,
+        object_pairs_hook=pairs,
+        parse_int=integer,
+        parse_float=_float if floats else _no_float,
+        parse_constant=_no_constant,
+    )
     return value
 
 
@@ -44,6 +59,11 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {show(twice)} stands there twice")
+    return made
+
+
+def _unique_and_whole(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made = _unique(pairs)
     for key, value in pairs:
         _whole_characters(key)
         if type(value) is str:
@@ -52,7 +72,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _whole_characters(text: str) -> None:
-    """Refuse half a surrogate pair: JSON can spell it, UTF-8 cannot."""
+    """Refuse half a surrogate pair: an escape can spell it, UTF-8 cannot."""
     if not text.isascii():
         try:
             text.encode("utf-8")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hardpoint.program.huggingface import no_progress_bar
 from hardpoint.testing.models.case import Case
+from hardpoint.weights.pretrained import no_progress_bar
 
 MINILM = "HARDPOINT_MINILM"
 _SIZES: dict[str, Any] = {
