@@ -66,8 +66,9 @@ def ranges_of(shape: Sizes, index: tuple[int | slice, ...]) -> list[range]:
 
     :raises IndexError: a number outside its dimension.
     """
-    found = []
-    for size, part in itertools.zip_longest(shape, index, fillvalue=slice(None)):
+    found: list[range] = []
+    whole: tuple[int | slice, ...] = (slice(None),) * (len(shape) - len(index))
+    for size, part in zip(shape, (*index, *whole), strict=True):
         if isinstance(part, slice):
             found.append(range(*part.indices(size)))
             continue

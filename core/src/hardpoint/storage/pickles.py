@@ -39,13 +39,13 @@ class Call:
     """What would be made by calling ``name``; nothing was called.
 
     :ivar state: what would have been given to ``__setstate__``; ``None`` if nothing.
-    :ivar items: keys and values (or elements alone) that would have been added afterwards.
+    :ivar items: (key, value) pairs that would have been set afterwards, as they were given.
     """
 
     name: Name
     arguments: tuple[Any, ...]
     state: Any = None
-    items: list[Any] = field(default_factory=list)
+    items: list[tuple[Any, Any]] = field(default_factory=list)
 
 
 class Persistent(NamedTuple):
@@ -152,8 +152,6 @@ class _Machine:
     def add(self, target: Any, values: list[Any]) -> None:
         if isinstance(target, list):
             target.extend(values)
-        elif isinstance(target, Call):
-            target.items.extend(values)
         else:
             raise PickleRefused("it appends to something that is no list")
 
