@@ -1,0 +1,1 @@
+"""hardpoint-dcp: the serializer ``dcp``. Its entry point: :mod:`.plugin`."""
