@@ -1,6 +1,12 @@
+import sys
+from pathlib import Path
+
 import pytest
 
 from hardpoint_checkpoint.serializer import CheckpointSerializer
+
+# The forge beside this file: --import-mode=importlib puts no folder of tests on the path.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

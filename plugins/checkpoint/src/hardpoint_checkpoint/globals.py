@@ -21,6 +21,9 @@ from hardpoint_checkpoint.standins import (
 )
 
 _LARGEST = (1 << 63) - 1
+_COMPLEX = frozenset({"complex128", "complex64"})
+# What PyTorch negates lazily: the imaginary parts of conjugates.
+_NEGATED = _COMPLEX | {"float64", "float32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,10 @@ def _flagged(made: TensorRef, metadata: object) -> TensorRef:
         if not isinstance(key, str) or key not in flags or not isinstance(value, bool):
             raise Refused(f"a tensor's metadata says {show(key)}, which is unknown")
         flags[key] = value
-    if flags["conj"] and not made.dtype.startswith("complex"):
+    if flags["conj"] and made.dtype not in _COMPLEX:
         raise Refused(f"a tensor of {made.dtype} is said to be conjugated")
+    if flags["neg"] and made.dtype not in _NEGATED:
+        raise Refused(f"a tensor of {made.dtype} is said to be negated")
     return TensorRef(made.storage, made.dtype, made.itemsize, made.offset, made.shape,
                      made.stride, flags["conj"], flags["neg"])  # fmt: skip
 

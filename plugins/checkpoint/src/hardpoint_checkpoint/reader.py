@@ -27,7 +27,8 @@ class CheckpointReader(TableReader):
     """All tensors of one checkpoint. Those that share memory there share it here.
 
     A tensor that does not lie row by row is a view of its mapped storage, with the same strides.
-    One that the file misaligns (in files from before PyTorch 1.6 most are) is a copy.
+    One that the file misaligns (in files from before PyTorch 1.6 most are) is a copy, and so is one
+    to be conjugated or negated.
     """
 
     def __init__(self, source: Source, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -74,10 +75,11 @@ class CheckpointReader(TableReader):
             ) from error
         found = self._view(source, ref, asked, whole=not parts)
         check_bools(found, self._table[name])
+        # PyTorch conjugates and negates lazily; here it is done, since others look at the bytes.
         if ref.conj:
-            found = found.conj()
+            found = found.conj().resolve_conj()
         if ref.neg:
-            found = torch._neg_view(found)
+            found = torch.neg(found)
         return found if self._device.type == "cpu" else found.to(self._device)
 
     def _view(
