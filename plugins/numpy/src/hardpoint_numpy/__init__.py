@@ -1,0 +1,1 @@
+"""hardpoint-numpy: the serializer ``numpy``. Its entry point: :mod:`.plugin`."""
