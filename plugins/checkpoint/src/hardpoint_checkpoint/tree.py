@@ -14,7 +14,7 @@ MAX_TENSORS = 1 << 18
 _MAX_DEPTH = 100
 # What the metadata may take as text, and in values: one object may stand in a thousand places.
 _MAX_TEXT = 64 << 20
-_MAX_VALUES = 4_000_000
+_MAX_VALUES = 1_000_000
 
 
 @dataclass(slots=True)
