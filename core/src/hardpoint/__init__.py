@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "hardpoint.api": (
         "capture compile default_registry from_pretrained init_process_group load load_weights "
-        "open_weights plan save_weights"
+        "open_weights plan save_in_background save_weights"
     ),
     "hardpoint.errors": (
         "ArtifactError CaptureError CompileError ConfigError ContractViolation "
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         load_weights as load_weights,
         open_weights as open_weights,
         plan as plan,
+        save_in_background as save_in_background,
         save_weights as save_weights,
     )
     from hardpoint.errors import (

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from hardpoint.program.dynamic import Dynamic
     from hardpoint.program.program import Program
     from hardpoint.runtime.model import CompiledModel
+    from hardpoint.weights.background import BackgroundSaver
     from hardpoint.weights.sliced import Slices
 
 __all__ = [
     "capture", "compile", "default_registry", "from_pretrained", "init_process_group", "load",
-    "load_weights", "open_weights", "plan", "save_weights",
+    "load_weights", "open_weights", "plan", "save_in_background",
+    "save_weights",
 ]  # fmt: skip
 
 
@@ -175,6 +177,7 @@ def load_weights(
     strict: bool = True,
     slices: Slices | None = None,
     threads: int | None = None,
+    verify: bool = False,
     registry: Registry | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """Load a file of weights; the format is told by content.
@@ -185,13 +188,14 @@ def load_weights(
     :param slices: part of each tensor, e.g. this rank's of a tensor-parallel model: an index by
         name, or a function that gives one for a :class:`TensorInfo` (``None``: all of it).
     :param threads: how many read at a time; by default up to 4, and 8 from a network.
+    :param verify: hold all tensors against the checksum that the file carries.
     :raises WeightsError: damaged or hostile file, or tensors that do not fit ``into``.
     """
     from hardpoint.weights import load_weights as loads
 
     return loads(
         path, registry=registry or default_registry(), mode=mode, into=into, device=device,
-        format=format, strict=strict, slices=slices, threads=threads,
+        format=format, strict=strict, slices=slices, threads=threads, verify=verify,
     )  # fmt: skip
 
 
@@ -222,10 +226,13 @@ def save_weights(
     *,
     format: str | None = None,  # noqa: A002
     metadata: Mapping[str, str] | None = None,
+    checksum: bool = False,
     registry: Registry | None = None,
 ) -> None:
     """Save tensors atomically; the format is told by ``path``'s suffix unless named.
 
+    :param checksum: add the SHA-256 of all tensors to the metadata, which
+        ``load_weights(verify=True)`` checks; it stays right when the file is converted.
     :raises WeightsError: a tensor that the format cannot hold.
     """
     from hardpoint.weights import save_weights as saves
@@ -236,7 +243,23 @@ def save_weights(
         registry=registry or default_registry(),
         format=format,
         metadata=metadata,
+        checksum=checksum,
     )
+
+
+def save_in_background(
+    *,
+    format: str | None = None,  # noqa: A002
+    registry: Registry | None = None,
+) -> BackgroundSaver:
+    """A saver whose ``save(tensors, path)`` takes no longer than copying the tensors.
+
+    ``with hp.save_in_background() as saver: ... saver.save(state, path)`` in a training loop: the
+    file is written by a thread; one at a time; an error is raised by the next call or at the end.
+    """
+    from hardpoint.weights.background import BackgroundSaver
+
+    return BackgroundSaver(format=format, registry=registry or default_registry())
 
 
 def init_process_group(

@@ -21,23 +21,28 @@ Tick = Callable[[int], None]
 
 
 class Piece(NamedTuple):
-    """``nbytes`` at ``offset`` of ``source`` go to the memory at ``address``."""
+    """``nbytes`` at ``offset`` of ``source`` go to the memory at ``address``.
+
+    :param owner: what keeps that memory alive, if nobody else surely does.
+    """
 
     source: Source
     offset: int
     address: int
     nbytes: int
+    owner: object = None
 
 
 def piece(source: Source, offset: int, tensor: torch.Tensor) -> Piece:
     """What fills all of ``tensor``, which is contiguous and on the CPU."""
-    return Piece(source, offset, tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    nbytes = tensor.numel() * tensor.element_size()
+    return Piece(source, offset, tensor.data_ptr(), nbytes, tensor)
 
 
 def gather(
     pieces: Iterable[Piece], *, threads: int | None = None, tick: Tick | None = None
 ) -> None:
-    """Read all pieces. The memory they name must stay alive meanwhile; nobody may read it.
+    """Read all pieces. Nobody may use the memory they name meanwhile.
 
     :param threads: readers at a time; by default what the sources ask for.
     :param tick: told of each part that was read.
@@ -55,7 +60,7 @@ def gather(
     def run() -> None:
         try:
             while not errors:
-                source, offset, address, nbytes = work.popleft()
+                source, offset, address, nbytes, _ = work.popleft()
                 memory = (ctypes.c_char * nbytes).from_address(address)
                 source.read_into(offset, memoryview(memory).cast("B"))
                 if tick is not None:
@@ -92,6 +97,7 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
                 last.source is each.source
                 and last.offset + last.nbytes == each.offset
                 and last.address + last.nbytes == each.address
+                and last.owner is each.owner
             ):
                 found[-1] = last._replace(nbytes=last.nbytes + each.nbytes)
                 continue
@@ -100,6 +106,6 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def _cut(pieces: Iterable[Piece]) -> Iterable[Piece]:
-    for source, offset, address, nbytes in pieces:
+    for source, offset, address, nbytes, owner in pieces:
         for at in range(0, nbytes, _PIECE):
-            yield Piece(source, offset + at, address + at, min(_PIECE, nbytes - at))
+            yield Piece(source, offset + at, address + at, min(_PIECE, nbytes - at), owner)

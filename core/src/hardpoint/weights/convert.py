@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import WeightsError
+from hardpoint.weights.checksum import KEY, checksum as checksum_of
 from hardpoint.weights.choose import open_named, writer_for
 from hardpoint.weights.opened import Opened
 
@@ -29,13 +30,17 @@ def save_weights(
     registry: Registry,
     format: str | None = None,  # noqa: A002 - the field's word
     metadata: Mapping[str, str] | None = None,
+    checksum: bool = False,
 ) -> None:
     """Save atomically, with the serializer named or the one that ``path``'s suffix belongs to.
 
+    :param checksum: add one of all tensors to the metadata; see :mod:`hardpoint.weights.checksum`.
     :raises WeightsError: no serializer writes such files, or it cannot hold a tensor.
     :raises ProviderError: the serializer named is missing or broken.
     """
     _, serializer = writer_for(path, registry, format)
+    if checksum:
+        metadata = {**(metadata or {}), KEY: checksum_of(tensors)}
     serializer.save(tensors, path, metadata=metadata)
 
 

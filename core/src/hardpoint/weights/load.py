@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hardpoint.errors import WeightsError, did_you_mean
 from hardpoint.weights.bulk import device_named, take
+from hardpoint.weights.checksum import check
 from hardpoint.weights.choose import open_named
 from hardpoint.weights.fill import fill
 from hardpoint.weights.sliced import Slices
@@ -29,6 +30,7 @@ def load_weights(
     strict: bool = True,
     slices: Slices | None = None,
     threads: int | None = None,
+    verify: bool = False,
 ) -> Mapping[str, torch.Tensor]:
     """All tensors of a file, by name.
 
@@ -41,10 +43,17 @@ def load_weights(
     :param slices: part of each tensor to load, as an index: by name (whole tensors are those not
         named), or a function of :class:`TensorInfo`. Only the bytes needed are read.
     :param threads: readers at a time.
+    :param verify: hold what was read against the checksum that the file carries.
     :raises WeightsError: a bad file, or tensors that do not fit ``into``.
     """
     if mode not in ("map", "own"):
         raise WeightsError(f"{mode!r} is no mode", remedy=did_you_mean(mode, ("map", "own")))
+    if verify and (into is not None or slices is not None):
+        raise WeightsError(
+            "only whole mappings of tensors are verified",
+            cause="the checksum is of all tensors of a file",
+            remedy="load_weights(path, verify=True), without into= and slices=",
+        )
     if into is not None and slices is not None:
         raise WeightsError(
             "slices cannot be loaded into a module",
@@ -52,7 +61,10 @@ def load_weights(
             remedy="load the slices, and give them to module.load_state_dict()",
         )
     opened = open_named(path, registry=registry, format=format, device=device)
-    with opened.reader:
+    with opened.reader as reader:
         if into is not None:
             return fill(into, opened, path, strict, threads)
-        return take(opened, mode, device_named(device), slices, threads)
+        found = take(opened, mode, device_named(device), slices, threads)
+        if verify:
+            check(found, reader.metadata, path)
+        return found

@@ -1,0 +1,80 @@
+"""A checksum of tensors that any format carries, and that converting a file keeps.
+
+SHA-256 over the sorted lines ``NAME_LENGTH NAME DTYPE SHAPE SHA256_OF_THE_BYTES``, the bytes row by
+row and little-endian. It stands in the file's metadata. Who can change the file can change it too:
+it finds damage, not malice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hardpoint.errors import WeightsError
+from hardpoint.weights.opened import described
+
+if TYPE_CHECKING:
+    import torch
+
+KEY = "hardpoint.sha256"
+# Tensors in memory at a time, where they are made on demand.
+_AT_ONCE = 4
+
+
+def checksum(tensors: Mapping[str, torch.Tensor], tick: Callable[[int], None] | None = None) -> str:
+    """The checksum of ``tensors``, in hexadecimal. Asks for each value once, a few at a time."""
+    lines: list[str] = []
+    workers = min(_AT_ONCE, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, thread_name_prefix="hardpoint-hash") as pool:
+        for group in _groups(sorted(tensors), workers):
+            values = [tensors[name] for name in group]
+            for name, value, digest in zip(group, values, pool.map(_digest, values), strict=True):
+                dtype, shape = described(value)
+                lines.append(f"{len(name)} {name} {dtype} {list(shape)} {digest}\n")
+                if tick is not None:
+                    tick(value.numel() * value.element_size())
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check(
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    path: Path | str,
+    tick: Callable[[int], None] | None = None,
+) -> None:
+    """Hold what was read against the checksum in the file's metadata.
+
+    :raises WeightsError: there is none, or it is another.
+    """
+    stated = metadata.get(KEY)
+    if stated is None:
+        raise WeightsError(
+            f"{path} carries no checksum",
+            cause=f"its metadata have no {KEY!r}",
+            remedy="save it with checksum=True, or compare the file with its publisher's hash",
+        )
+    found = checksum(tensors, tick)
+    if found != stated:
+        raise WeightsError(
+            f"{path} is not what was saved",
+            cause=f"its tensors have the checksum {found}, and it states {stated}",
+            remedy="get the file again from where it came from",
+        )
+
+
+def _groups(names: list[str], size: int) -> Iterable[list[str]]:
+    for at in range(0, len(names), size):
+        yield names[at : at + size]
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    import ctypes
+
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    nbytes = plain.numel() * plain.element_size()
+    memory = (ctypes.c_char * nbytes).from_address(plain.data_ptr()) if nbytes else b""
+    return hashlib.sha256(memory).hexdigest()
