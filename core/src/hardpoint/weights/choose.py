@@ -49,6 +49,27 @@ def open_named(
     device: str = "cpu",
 ) -> Opened:
     """As :func:`open_weights`, with the name of the serializer."""
+    place, name, serializer = _chosen(path, registry, format)
+    return _open(place, name, serializer, registry, device)
+
+
+def serializer_for(
+    path: Path,
+    *,
+    registry: Registry,
+    format: str | None = None,  # noqa: A002
+) -> tuple[str, Serializer]:
+    """The serializer that :func:`open_weights` would open a file with, and its name.
+
+    :raises WeightsError: no such file, or no serializer knows it.
+    :raises ProviderError: the serializer named is missing or broken.
+    """
+    return _chosen(path, registry, format)[1:]
+
+
+def _chosen(
+    path: Path | str, registry: Registry, form: str | None
+) -> tuple[Path | Source, str, Serializer]:
     from hardpoint.storage.remote import is_url, open_url
 
     if isinstance(path, str) and is_url(path):
@@ -57,11 +78,11 @@ def open_named(
         place = Path(path)
         if not place.exists():
             raise WeightsError(f"there is no file {path}", remedy="check the path")
-    if format is None:
+    if form is None:
         name, serializer = _recognize(place, registry)
     else:
-        name, serializer = format, registry.open("serializer", format)
-    return _open(place, name, serializer, registry, device)
+        name, serializer = form, registry.open("serializer", form)
+    return place, name, serializer
 
 
 def writer_for(path: Path, registry: Registry, name: str | None) -> tuple[str, Serializer]:
@@ -125,6 +146,8 @@ def _recognize(place: Path | Source, registry: Registry) -> tuple[str, Serialize
             ):
                 return name, serializer
         except Exception as error:
+            if isinstance(error, WeightsError) and not (isinstance(place, Path) or error.provider):
+                raise  # the server's fault, which no serializer can mend
             # Picked automatically: a broken one must not stand in the others' way.
             cause = str(error) if isinstance(error, HardpointError) else _in_words(error)
             failed.append(f"{name} failed: {cause}")
