@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from hardpoint.cli import scan
 from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import (
     OK,
@@ -49,6 +50,9 @@ def _serializers(
 @click.group("weights", cls=SuggestingGroup)
 def command() -> None:
     """Look into files of weights, and convert them."""
+
+
+command.add_command(scan.command)
 
 
 @command.command("info")

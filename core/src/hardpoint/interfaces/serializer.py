@@ -141,6 +141,16 @@ class Serializer(ABC):
             remedy="download the file first",
         )
 
+    def scan(self, path: Path) -> Mapping[str, object] | None:
+        """What code a file asks for, found without running any; ``None``: the format holds none.
+
+        :returns: ``file``; ``refused`` (whether opening it is) and ``reason``; ``globals``: of each
+            thing that the file names, ``module``, ``name``, ``allowed``, ``pickle`` (where in the
+            file) and ``position`` (byte of that); ``tools``: what other scanners say, by name.
+        :raises WeightsError: the file cannot be read at all.
+        """
+        return None
+
     @abstractmethod
     def save(
         self,

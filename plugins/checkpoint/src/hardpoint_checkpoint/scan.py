@@ -197,4 +197,4 @@ def _picklescan(raw: bytes) -> str:
     result = scanner.scan_pickle_bytes(io.BytesIO(raw), "pickle")
     found = sorted(f"{each.module}.{each.name}" for each in result.globals
                    if each.safety.value == "dangerous")  # fmt: skip
-    return f"{result.issues_count} issues" + (f": {show(', '.join(found))}" if found else "")
+    return f"{result.issues_count} issue(s)" + (f": {show(', '.join(found))}" if found else "")
