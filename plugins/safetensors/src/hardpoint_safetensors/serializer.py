@@ -12,7 +12,7 @@ from hardpoint import Reader, Serializer
 from hardpoint.storage.source import LocalFile, Source
 from hardpoint_safetensors.header import LENGTH_BYTES, MAX_HEADER
 from hardpoint_safetensors.index import INDEX_SUFFIX, candidates, find_in_directory
-from hardpoint_safetensors.reader import ShardedReader, open_file
+from hardpoint_safetensors.reader import open_file, open_index
 from hardpoint_safetensors.refuse import refuse, show
 from hardpoint_safetensors.write import save_file
 
@@ -88,7 +88,7 @@ def _device(file: object, device: str) -> torch.device:
 
 def _open(source: Source, device: torch.device) -> Reader:
     if source.name.endswith(".json") or _sniff(source) == "index":
-        return ShardedReader(source, device)
+        return open_index(source, device)
     return open_file(source, device)
 
 
