@@ -1,12 +1,15 @@
 """``hardpoint weights``, read as a user and as a script would."""
 
 import json
+import os
+import pty
 import struct
+import subprocess
+import sys
 
 import pytest
 import torch
 from click.testing import CliRunner
-from rich.console import Console
 
 from hardpoint import Registry
 from hardpoint.cli import main, weights as command
@@ -162,26 +165,41 @@ def test_convert_replaces_nothing_unless_forced(file, tmp_path):
     assert target.read_text().startswith(MAGIC)
 
 
-def test_the_bar_waits_and_then_follows_the_work(monkeypatch):
-    class Kept(command.Progress):
-        def __init__(self, *columns, **options):
-            super().__init__(*columns, **options)
-            bars.append(self)
+BAR = """
+import sys
+from hardpoint.weights import progress
+progress._PATIENCE_S = float(sys.argv[1])
+with progress.bar("converting") as show:
+    if show is not None:
+        for done in (1, 2):
+            show(done, 9, "b\\x1b")
+"""
 
-    bars = []
-    monkeypatch.setattr(command, "Progress", Kept)
-    monkeypatch.setattr(command, "console", lambda stderr: Console(force_terminal=True, width=80))
-    monkeypatch.setattr(command, "_PATIENCE_S", 3600)
-    with command._bar() as show:
-        (bar,) = bars
-        show(1, 9, "a")
-        assert not bar.live.is_started
-        monkeypatch.setattr(command, "_PATIENCE_S", -1)
-        show(2, 9, "b\x1b")
-        assert bar.live.is_started
-        assert (bar.tasks[0].completed, bar.tasks[0].total) == (2, 9)
-        assert bar.tasks[0].description == "'b\\x1b'"
-    assert not bar.live.is_started
+
+def on_a_terminal(patience: str) -> str:
+    """What a person sees on stderr."""
+    terminal, end = pty.openpty()
+    subprocess.run([sys.executable, "-c", BAR, patience], stderr=end, check=True)
+    os.close(end)
+    try:
+        return os.read(terminal, 1 << 16).decode()
+    except OSError:  # nothing was written
+        return ""
+    finally:
+        os.close(terminal)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudoterminal")
+def test_the_bar_waits_and_then_follows_the_work():
+    assert "converting" not in on_a_terminal("3600")
+    shown = on_a_terminal("-1")
+    assert "converting: 'b\\x1b'" in shown
+    assert "2/9 bytes" in shown
+
+
+def test_no_bar_is_drawn_where_nobody_looks():
+    command = [sys.executable, "-c", BAR, "-1"]
+    assert subprocess.run(command, capture_output=True, check=True).stderr == b""
 
 
 def test_a_real_safetensors_file_is_described(tmp_path):
@@ -194,3 +212,19 @@ def test_a_real_safetensors_file_is_described(tmp_path):
     shown = json.loads(run("info", path, "--json").stdout)
     assert (shown["format"], shown["metadata"]) == ("safetensors", {"format": "pt"})
     assert shown["entries"][0]["dtype"] == "bfloat16"
+
+
+def test_verify_holds_weights_against_their_checksum(tmp_path):
+    pytest.importorskip("hardpoint_safetensors")
+    path = tmp_path / "w.safetensors"
+    from hardpoint import default_registry
+
+    save_weights({"w": torch.ones(3)}, path, registry=default_registry(), checksum=True)
+    assert json.loads(run("verify", path, "--json").stdout) == {
+        "file": str(path), "tensors": 1, "bytes": 12, "verified": True,
+    }  # fmt: skip
+    assert "1 tensors, 12 B, as they were saved" in run("verify", path).stdout.replace("\n", " ")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    ran = run("verify", path, "--json")
+    assert ran.exit_code == 1
+    assert json.loads(ran.stdout)["what"] == f"{path} is not what was saved"

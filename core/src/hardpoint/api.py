@@ -178,6 +178,7 @@ def load_weights(
     slices: Slices | None = None,
     threads: int | None = None,
     verify: bool = False,
+    progress: bool | None = None,
     registry: Registry | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """Load a file of weights; the format is told by content.
@@ -189,6 +190,7 @@ def load_weights(
         name, or a function that gives one for a :class:`TensorInfo` (``None``: all of it).
     :param threads: how many read at a time; by default up to 4, and 8 from a network.
     :param verify: hold all tensors against the checksum that the file carries.
+    :param progress: a bar on stderr for what takes over a second; ``None``: on a terminal.
     :raises WeightsError: damaged or hostile file, or tensors that do not fit ``into``.
     """
     from hardpoint.weights import load_weights as loads
@@ -196,6 +198,7 @@ def load_weights(
     return loads(
         path, registry=registry or default_registry(), mode=mode, into=into, device=device,
         format=format, strict=strict, slices=slices, threads=threads, verify=verify,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -227,12 +230,14 @@ def save_weights(
     format: str | None = None,  # noqa: A002
     metadata: Mapping[str, str] | None = None,
     checksum: bool = False,
+    progress: bool | None = None,
     registry: Registry | None = None,
 ) -> None:
     """Save tensors atomically; the format is told by ``path``'s suffix unless named.
 
     :param checksum: add the SHA-256 of all tensors to the metadata, which
         ``load_weights(verify=True)`` checks; it stays right when the file is converted.
+    :param progress: a bar on stderr for what takes over a second; ``None``: on a terminal.
     :raises WeightsError: a tensor that the format cannot hold.
     """
     from hardpoint.weights import save_weights as saves
@@ -244,6 +249,7 @@ def save_weights(
         format=format,
         metadata=metadata,
         checksum=checksum,
+        progress=progress,
     )
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from hardpoint.cli import scan
 from hardpoint.cli.destinations import existing_file
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from hardpoint.interfaces.serializer import TensorInfo
-    from hardpoint.weights import Progress as Report
 
 # A bar that flashes up and is gone tells nobody anything.
 _PATIENCE_S = 1.0
@@ -155,8 +150,9 @@ def convert(
 ) -> None:
     """Write the weights of SOURCE in another format, atomically."""
     from hardpoint.weights import convert_weights
+    from hardpoint.weights.progress import bar
 
-    with _bar() as show:
+    with bar("converting") as show:
         report = convert_weights(
             source, destination, registry=default_registry(), to=to, force=force, progress=show
         )
@@ -172,28 +168,19 @@ def convert(
     )
 
 
-@contextmanager
-def _bar() -> Iterator[Report]:
-    """A bar on a terminal's stderr, once the work takes longer than a moment."""
-    from hardpoint.weights.content import printable
+@command.command("verify")
+@click.argument("path", type=click.Path(path_type=Path), callback=existing_file)
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, path: Path, as_json: bool) -> None:
+    """Hold the weights of PATH against the checksum that they were saved with."""
+    from hardpoint.weights import load_weights
 
-    screen = console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+    found = load_weights(path, registry=default_registry(), verify=True)
+    nbytes = sum(tensor.nbytes for tensor in found.values())
+    if as_json:
+        emit_json({"file": path, "tensors": len(found), "bytes": nbytes, "verified": True})
+        ctx.exit(OK)
+    console().print(
+        f"{path}: {len(found)} tensors, {size(nbytes)}, as they were saved", markup=False
     )
-    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
-    task = bar.add_task("converting")
-    since = time.monotonic()
-
-    def show(done: int, total: int, name: str) -> None:
-        if not bar.live.is_started and time.monotonic() - since > _PATIENCE_S:
-            bar.start()
-        bar.update(task, completed=done, total=total, description=printable(name, 60))
-
-    try:
-        yield show
-    finally:
-        bar.stop()

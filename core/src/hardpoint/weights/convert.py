@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 from hardpoint.errors import WeightsError
 from hardpoint.weights.checksum import KEY, checksum as checksum_of
 from hardpoint.weights.choose import open_named, writer_for
-from hardpoint.weights.opened import Opened
+from hardpoint.weights.progress import Counted, Progress, bar
 
 if TYPE_CHECKING:
     import torch
 
     from hardpoint.registry.registry import Registry
-
-# Called with (bytes done, bytes in all, name of the tensor at hand). A serializer may go through
-# the tensors more than once, to check and then to write: each time the count begins at 0 again.
-Progress = Callable[[int, int, str], None]
 
 
 def save_weights(
@@ -31,17 +27,26 @@ def save_weights(
     format: str | None = None,  # noqa: A002 - the field's word
     metadata: Mapping[str, str] | None = None,
     checksum: bool = False,
+    progress: bool | None = None,
 ) -> None:
     """Save atomically, with the serializer named or the one that ``path``'s suffix belongs to.
 
     :param checksum: add one of all tensors to the metadata; see :mod:`hardpoint.weights.checksum`.
+    :param progress: whether to show a bar on stderr; ``None``: if that is a terminal.
     :raises WeightsError: no serializer writes such files, or it cannot hold a tensor.
     :raises ProviderError: the serializer named is missing or broken.
     """
     _, serializer = writer_for(path, registry, format)
-    if checksum:
-        metadata = {**(metadata or {}), KEY: checksum_of(tensors)}
-    serializer.save(tensors, path, metadata=metadata)
+    with bar(f"saving {len(tensors)} tensors", wanted=progress) as show:
+        if checksum:
+            metadata = {**(metadata or {}), KEY: checksum_of(tensors)}
+        counted = tensors if show is None else Counted(tensors.__getitem__, _sizes(tensors), show)
+        serializer.save(counted, path, metadata=metadata)
+
+
+def _sizes(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Bytes of each; of what is no tensor, which the serializer refuses, none."""
+    return {name: int(getattr(tensor, "nbytes", 0)) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,8 @@ def convert_weights(
     name, serializer = writer_for(destination, registry, to)
     opened = open_named(source, registry=registry)
     with opened.reader as reader:
-        tensors = _Fetched(opened, progress)
+        sizes = {name: info.nbytes for name, info in reader.items()}
+        tensors = Counted(opened.tensor, sizes, progress)
         serializer.save(tensors, destination, metadata=reader.metadata)
     return ConvertReport(
         source=source,
@@ -97,32 +103,3 @@ def convert_weights(
         tensors=len(tensors.sizes),
         nbytes=tensors.total,
     )
-
-
-class _Fetched(Mapping[str, "torch.Tensor"]):
-    """The tensors of a reader, each fetched when asked for and let go of by us at once."""
-
-    def __init__(self, opened: Opened, progress: Progress | None) -> None:
-        self.sizes = {name: info.nbytes for name, info in opened.reader.items()}
-        self.total = sum(self.sizes.values())
-        self._opened = opened
-        self._progress = progress
-        self._seen: set[str] = set()
-        self._done = 0
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self._opened.tensor(name)
-        if self._progress is not None:
-            if name in self._seen:  # the next round
-                self._seen.clear()
-                self._done = 0
-            self._seen.add(name)
-            self._done += self.sizes[name]
-            self._progress(self._done, self.total, name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.sizes)
-
-    def __len__(self) -> int:
-        return len(self.sizes)

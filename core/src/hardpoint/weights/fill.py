@@ -15,6 +15,8 @@ from hardpoint.weights.opened import Opened, described, words
 if TYPE_CHECKING:
     import torch
 
+    from hardpoint.storage.gather import Tick
+
 
 def fill(
     module: torch.nn.Module,
@@ -22,6 +24,7 @@ def fill(
     path: Path | str,
     strict: bool,
     threads: int | None = None,
+    tick: Tick | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """Check everything, and only then read, straight into the module's memory.
 
@@ -57,11 +60,13 @@ def fill(
                 f"{other} and {name} are one tensor in the module, and differ in the file",
                 "untie them in the module, or load another checkpoint; nothing was changed",
             )
-    _read({name: own[name] for name in first.values()}, opened, threads)
+    _read({name: own[name] for name in first.values()}, opened, threads, tick)
     return {name: own[name] for name in own if places[name] in filled}
 
 
-def _read(goals: Mapping[str, torch.Tensor], opened: Opened, threads: int | None) -> None:
+def _read(
+    goals: Mapping[str, torch.Tensor], opened: Opened, threads: int | None, tick: Tick | None
+) -> None:
     """Fill each tensor with the stored one of its name: in place where their memory is alike."""
     import torch
 
@@ -76,7 +81,7 @@ def _read(goals: Mapping[str, torch.Tensor], opened: Opened, threads: int | None
         else:  # to be rearranged, checked or moved
             others[name] = opened.tensor(name)
     gather([piece(source, info.offset or 0, goal) for (info, source), goal in pieces],
-           threads=threads)  # fmt: skip
+           threads=threads, tick=tick)  # fmt: skip
     # What autograd saved of them is no longer what they hold.
     torch.autograd.graph.increment_version([goal for _, goal in pieces])
     with torch.no_grad():

@@ -11,6 +11,7 @@ from hardpoint.weights.bulk import device_named, take
 from hardpoint.weights.checksum import check
 from hardpoint.weights.choose import open_named
 from hardpoint.weights.fill import fill
+from hardpoint.weights.progress import bar, ticker
 from hardpoint.weights.sliced import Slices
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def load_weights(
     slices: Slices | None = None,
     threads: int | None = None,
     verify: bool = False,
+    progress: bool | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """All tensors of a file, by name.
 
@@ -44,6 +46,7 @@ def load_weights(
         named), or a function of :class:`TensorInfo`. Only the bytes needed are read.
     :param threads: readers at a time.
     :param verify: hold what was read against the checksum that the file carries.
+    :param progress: whether to show a bar on stderr; ``None``: if that is a terminal.
     :raises WeightsError: a bad file, or tensors that do not fit ``into``.
     """
     if mode not in ("map", "own"):
@@ -61,10 +64,11 @@ def load_weights(
             remedy="load the slices, and give them to module.load_state_dict()",
         )
     opened = open_named(path, registry=registry, format=format, device=device)
-    with opened.reader as reader:
+    with opened.reader as reader, bar(f"loading {len(reader)} tensors", wanted=progress) as show:
+        tick = ticker(show, sum(info.nbytes for info in reader.values())) if show else None
         if into is not None:
-            return fill(into, opened, path, strict, threads)
-        found = take(opened, mode, device_named(device), slices, threads)
+            return fill(into, opened, path, strict, threads, tick)
+        found = take(opened, mode, device_named(device), slices, threads, tick)
         if verify:
             check(found, reader.metadata, path)
         return found
