@@ -1,0 +1,1 @@
+"""hardpoint-gguf: the serializer ``gguf``. Its entry point: :mod:`.plugin`."""
