@@ -206,6 +206,9 @@ BROKEN = {
     "a tensor of no storage": (dictionary(w=tensor(within=b"N")), "not of a storage"),
     "a tensor of a tensor": (dictionary(w=tensor(within=tensor())), "not of a storage"),
     "two arguments": (V2 + b"NN\x86R", "called with 2 arguments"),
+    "an OrderedDict of two": (name("collections", "OrderedDict") + b"NN\x86R", "with 2 arguments"),
+    "a set of two": (name("builtins", "set") + b"]]\x86R", "with 2 arguments"),
+    "a bytearray of three": (name("builtins", "bytearray") + b"NNN\x87R", "with 3 arguments"),
     "a conjugated float": (
         dictionary(w=tensor(more=b"}" + text("conj") + b"\x88s")),
         "float32 is said to be conjugated",

@@ -154,10 +154,9 @@ def call(function: Function, args: tuple[object, ...]) -> object:
         raise Refused(f"{function.name} is called with {len(args)} arguments") from error
 
 
-def _dict(*args: object) -> Pairs:
-    if not args:
+def _dict(given: object = None) -> Pairs:
+    if given is None:
         return Pairs(ordered=True)
-    [given] = args
     if isinstance(given, Pairs):
         return Pairs(list(given.items), ordered=True)
     if not isinstance(given, list):
@@ -176,10 +175,9 @@ def _defaultdict(factory: object = None) -> Pairs:
     return Pairs(ordered=True)
 
 
-def _set(*args: object) -> Items:
-    if not args:
+def _set(given: object = None) -> Items:
+    if given is None:
         return Items()
-    [given] = args
     if not isinstance(given, list | tuple):
         raise Refused("a set is made of something that is no list")
     return Items(list(given))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,8 @@ from hardpoint_checkpoint.zipped import PICKLE, pickle_of
 
 # Globals that are listed; a hostile pickle may name millions.
 _MOST = 10_000
+# fickling takes five seconds for a megabyte.
+_MOST_FOR_OTHERS = 1 << 20
 
 
 class _Looker:
@@ -178,7 +181,12 @@ def _other_verdicts(raw: bytes) -> dict[str, str]:
         if find_spec(name) is None:
             continue
         try:
-            verdict = ask(raw)
+            if len(raw) > _MOST_FOR_OTHERS:
+                verdict = f"not asked: more than {_MOST_FOR_OTHERS} bytes would take too long"
+            else:
+                # They print what they notice; a caller's output is not theirs.
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    verdict = ask(raw)
         except Exception as error:
             verdict = f"failed ({type(error).__name__}: {show(str(error))})"
         said[f"{name} {version(name)}"] = verdict
