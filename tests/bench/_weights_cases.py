@@ -28,9 +28,11 @@ def hp_load(files: list[Path], **options: Any) -> Callable[[], Loaded]:
 
     # What others do when they are imported: find the plugin, and import it and what it needs.
     if not os.environ.get("BENCH_DISCOVER"):
+        hp.default_registry().available("serializer")
         hp.default_registry().open("serializer", "safetensors")
     import hardpoint.storage.own
-    import hardpoint.weights.fill  # noqa: F401
+    import hardpoint.storage.remote
+    import hardpoint.weights.fill
 
     path = files[0] if len(files) == 1 else files[0].parent / "model.safetensors.index.json"
     return lambda: hp.load_weights(path, **options)
@@ -157,19 +159,19 @@ def st_slice(files: list[Path], *, clone: bool) -> Callable[[], Loaded]:
                 for name in opened.keys():  # noqa: SIM118
                     stored = opened.get_slice(name)
                     part = stored[_part(name, stored.get_shape()) or slice(None)]
-                    found[name] = part.clone(memory_format=torch.contiguous_format) if clone else part
+                    found[name] = (
+                        part.clone(memory_format=torch.contiguous_format) if clone else part
+                    )
         return found
 
     return run
 
 
 def hp_directory(files: list[Path]) -> Callable[[], Loaded]:
-    import transformers  # noqa: F401
 
     import hardpoint as hp
 
     hp.from_pretrained  # noqa: B018
-    import transformers.models.llama.modeling_llama
 
     return lambda: hp.from_pretrained(files[0].parent).state_dict()
 

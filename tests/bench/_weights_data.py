@@ -15,7 +15,7 @@ _VOCABULARY = 32000
 
 def shapes_of(gib: float) -> dict[str, tuple[int, ...]]:
     """Names and shapes of about ``gib`` GiB in bfloat16."""
-    hidden = int(2048 * (gib / 4) ** 0.5) // 128 * 128
+    hidden = int(2048 * (gib / 4) ** 0.5) // 256 * 256
     inner, narrow = hidden * 17 // 4, hidden // 4
     layer = {
         "self_attn.q_proj": (hidden, hidden),

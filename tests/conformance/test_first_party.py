@@ -14,6 +14,11 @@ FIRST_PARTY = {
     "backend:cpu": "plugins/cpu",
     "backend:simnpu": "contrib/simnpu",
     "partitioner:capability": "plugins/partitioners",
+    "serializer:checkpoint": "plugins/checkpoint",
+    "serializer:dcp": "plugins/dcp",
+    "serializer:gguf": "plugins/gguf",
+    "serializer:numpy": "plugins/numpy",
+    "serializer:onnx": "plugins/onnx",
     "serializer:safetensors": "plugins/safetensors",
     "transport:gloo": "plugins/gloo",
 }

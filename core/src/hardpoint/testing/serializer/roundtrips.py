@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,6 +156,8 @@ def _held(at: Bench, name: str, tensor: torch.Tensor, what: str, *, named: bool 
     :param named: whether a refusal must say the tensor's name as it stands.
     """
     path = at.path("single")
+    if path.is_dir():  # a format of directories
+        shutil.rmtree(path)
     path.unlink(missing_ok=True)
     refusal = attempt(f"save() of {what}", at.serializer.save, {name: tensor}, path)
     if isinstance(refusal, WeightsError):
