@@ -1,0 +1,1 @@
+"""hardpoint-onnx: the serializer ``onnx``. Its entry point: :mod:`.plugin`."""
