@@ -29,7 +29,7 @@ _KNOWN = (
     ),
     (b"\x1f\x8b", "gzip-compressed data", "decompress it first: weights are mapped, not inflated"),
     (b"\x89HDF\r\n", "HDF5", _DEFAULT_REMEDY),
-    (b"\x93NUMPY", "a numpy array", _DEFAULT_REMEDY),
+    (b"\x93NUMPY", "a numpy array", "install hardpoint-numpy"),
     (b"<", "HTML or XML, maybe an error page", "download the file again, and look at it"),
 )
 
