@@ -93,9 +93,11 @@ def same(got, expected, where):
         for key in expected:
             same(got[key], expected[key], f"{where}.{key}")
     elif torch.is_tensor(expected):
-        assert got.dtype == expected.dtype and torch.equal(got, expected), where
+        assert got.dtype == expected.dtype, where
+        assert torch.equal(got, expected), where
     else:
-        assert type(got) is type(expected) and got == expected, (where, got, expected)
+        assert type(got) is type(expected), where
+        assert got == expected, where
 
 
 def main(rank, world, store, folder, action):

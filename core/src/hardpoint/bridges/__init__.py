@@ -1,1 +1,1 @@
-"""Bridges into PyTorch's registries: ``dynamo`` (torch.compile), ``c10d`` (torch.distributed)."""
+"""Bridges into PyTorch: ``dynamo`` (torch.compile), ``c10d`` and ``dcp`` (torch.distributed)."""

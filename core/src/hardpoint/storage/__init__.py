@@ -7,7 +7,8 @@ rest from here: mapping, private copies, filling a module, slices, remote files.
 - ``table``: a reader made of a table of tensors and a source
 - ``mapped``: tensors that are views of a file
 - ``buffers``, ``gather``: private memory, and filling it from files in several threads
-- ``slices``: which bytes an index needs
+- ``slices``: which bytes an index needs; ``boxes``: the same of tensors that lie in pieces
+- ``pickles``: pickles of plain data, read without running anything
 - ``atomic``: replacing a file whole, or not at all
 - ``refusal``: the errors that all of them raise
 """
