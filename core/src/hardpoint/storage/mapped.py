@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from hardpoint.interfaces.serializer import TensorInfo
@@ -32,6 +34,17 @@ class MappedSource:
         """Whether the source can be mapped; else its tensors are to be read."""
         return self._storage is not None
 
+    def tensors(self, infos: Iterable[TensorInfo]) -> dict[str, torch.Tensor]:
+        """All of them by name, each as :meth:`tensor` gives it."""
+        storage, found = self._storage, {}
+        for info in infos:
+            dtype, begin = dtype_of(info), info.offset or 0
+            if storage is None or not info.nbytes or dtype is torch.bool or begin % dtype.itemsize:
+                found[info.name] = self.tensor(info)
+            else:
+                found[info.name] = tensor_over(storage, begin, dtype, info.shape)
+        return found
+
     def tensor(
         self, info: TensorInfo, index: tuple[int | slice, ...] = (), *, check: bool = True
     ) -> torch.Tensor:
@@ -43,8 +56,6 @@ class MappedSource:
         assert self._storage is not None
         assert info.offset is not None
         dtype, begin = dtype_of(info), info.offset
-        if not index and info.nbytes and dtype is not torch.bool and not begin % dtype.itemsize:
-            return tensor_over(self._storage, begin, dtype, info.shape)
         if not info.nbytes:
             return torch.empty(info.shape, dtype=dtype)[index]
         if begin % dtype.itemsize:

@@ -51,14 +51,24 @@ def take(
 
 def split(opened: Opened) -> tuple[Placed, list[str]]:
     """The tensors that we can move ourselves, and the names of those that the reader must give."""
+    from hardpoint.storage.typed import fits
+
     direct: Placed = []
     others = []
-    for name in opened.reader:
-        placed = opened.placed(name)
-        if placed is None:
-            others.append(name)
-        else:
-            direct.append(placed)
+    reader = opened.reader
+    sources: dict[str, Source] = {}
+    for name in reader:
+        info = reader[name]
+        source = sources.get(info.file)
+        if source is None or info.offset is None:
+            placed = opened.placed(name)
+            if placed is None:
+                others.append(name)
+                continue
+            source = sources[info.file] = placed[1]
+        elif not fits(info, source.size):
+            opened.placed(name)  # says what is wrong with it
+        direct.append((info, source))
     return direct, others
 
 
@@ -70,6 +80,8 @@ def _mapped(direct: Placed, threads: int | None, tick: Tick | None) -> dict[str,
     maps = {id(source): MappedSource(source) for source in {id(s): s for _, s in direct}.values()}
     remote = [(info, source) for info, source in direct if not maps[id(source)].possible]
     read = own(remote, threads=threads, tick=tick) if remote else {}
+    if not remote and len(maps) == 1:  # nearly always
+        return next(iter(maps.values())).tensors(info for info, _ in direct)
     found = {}
     for info, source in direct:
         memory = maps[id(source)]
