@@ -72,6 +72,18 @@ def read(
         for _ in range(most):
             code = data[machine.at]
             machine.at += 1
+            # Most of what pickles do is to remember, to recall and to say small numbers.
+            if code == 0x94:  # MEMOIZE
+                machine.remember(len(machine.memo))
+                continue
+            if code == 0x68:  # BINGET
+                machine.recall(data[machine.at])
+                machine.at += 1
+                continue
+            if code == 0x4B:  # BININT1
+                machine.stack.append(data[machine.at])
+                machine.at += 1
+                continue
             if code == 0x2E:  # STOP
                 return machine.result()
             run = step(code)
@@ -113,7 +125,10 @@ class _Machine:
         return part
 
     def number(self, count: int) -> int:
-        return int.from_bytes(self.take(count), "little")
+        at, self.at = self.at, self.at + count
+        if self.at > len(self.data):
+            raise IndexError
+        return int.from_bytes(self.data[at : self.at], "little")
 
     def line(self) -> str:
         end = self.data.find(b"\n", self.at, self.at + 1024)
@@ -261,8 +276,7 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
     ord("N"): _push(lambda m: None),
     0x88: _push(lambda m: True),
     0x89: _push(lambda m: False),
-    ord("K"): _push(lambda m: m.number(1)),
-    ord("M"): _push(lambda m: m.number(2)),
+    ord("M"): lambda m: m.stack.append(m.number(2)),
     ord("J"): _push(lambda m: int.from_bytes(m.take(4), "little", signed=True)),
     0x8A: lambda m: m.long(m.number(1)),
     0x8B: lambda m: m.long(m.number(4)),
@@ -289,10 +303,8 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
     ord("R"): _Machine.call,
     0x81: _Machine.call,
     ord("b"): _Machine.build,
-    0x94: lambda m: m.remember(len(m.memo)),
     ord("q"): lambda m: m.remember(m.number(1)),
     ord("r"): lambda m: m.remember(m.number(4)),
-    ord("h"): lambda m: m.recall(m.number(1)),
     ord("j"): lambda m: m.recall(m.number(4)),
     ord("Q"): _Machine.outside,
 }
