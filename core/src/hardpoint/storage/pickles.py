@@ -216,6 +216,16 @@ class _Machine:
             raise PickleRefused("it takes more objects than there are")
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
+    def onto(self, put: Callable[[Any, list[Any]], None]) -> None:
+        """Put what is above the last mark into the object below it."""
+        values = self.marked()
+        put(self.stack[-1], values)
+
+    def close(self) -> None:
+        """A tuple of what is above the last mark."""
+        values = tuple(self.marked())
+        self.stack.append(values)
+
     def mark(self) -> None:
         self.aside.append(self.stack)
         self.stack = []
@@ -229,28 +239,9 @@ def _text(size: int) -> Callable[[_Machine], None]:
     return _push(lambda m: m.take(m.number(size)).decode("utf-8"))
 
 
-def _raw(size: int) -> Callable[[_Machine], None]:
-    return _push(lambda m: m.take(m.number(size)))
-
-
-def _marked_set(m: _Machine) -> None:
-    values = m.marked()
-    m.set(m.stack[-1], values)
-
-
-def _marked_add(m: _Machine) -> None:
-    values = m.marked()
-    m.add(m.stack[-1], values)
-
-
 def _one_set(m: _Machine) -> None:
     value, key = m.stack.pop(), m.stack.pop()
     m.set(m.stack[-1], [key, value])
-
-
-def _one_add(m: _Machine) -> None:
-    value = m.stack.pop()
-    m.add(m.stack[-1], [value])
 
 
 def _stack_global(m: _Machine) -> None:
@@ -261,11 +252,6 @@ def _stack_global(m: _Machine) -> None:
 def _frame(m: _Machine) -> None:
     if m.number(8) > len(m.data) - m.at:
         raise PickleRefused("a frame is longer than the file")
-
-
-def _tuple(m: _Machine) -> None:
-    values = tuple(m.marked())
-    m.stack.append(values)
 
 
 _STEPS: dict[int, Callable[[_Machine], None]] = {
@@ -284,20 +270,20 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
     ord("X"): _text(4),
     0x8C: _text(1),
     0x8D: _text(8),
-    ord("B"): _raw(4),
-    ord("C"): _raw(1),
-    0x8E: _raw(8),
+    ord("B"): _push(lambda m: m.take(m.number(4))),
+    ord("C"): _push(lambda m: m.take(m.number(1))),
+    0x8E: _push(lambda m: m.take(m.number(8))),
     ord(")"): _push(lambda m: ()),
     0x85: lambda m: m.last(1),
     0x86: lambda m: m.last(2),
     0x87: lambda m: m.last(3),
-    ord("t"): _tuple,
+    ord("t"): _Machine.close,
     ord("]"): _push(lambda m: []),
-    ord("a"): _one_add,
-    ord("e"): _marked_add,
+    ord("a"): lambda m: m.add(m.stack[-2], [m.stack.pop()]),
+    ord("e"): lambda m: m.onto(m.add),
     ord("}"): _push(lambda m: {}),
     ord("s"): _one_set,
-    ord("u"): _marked_set,
+    ord("u"): lambda m: m.onto(m.set),
     ord("c"): lambda m: m.name(m.line(), m.line()),
     0x93: _stack_global,
     ord("R"): _Machine.call,
