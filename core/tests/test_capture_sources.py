@@ -241,8 +241,8 @@ def test_a_directory_that_brings_code_is_refused(directory):
 def test_a_directory_without_weights_is_refused(directory):
     assert message(directory) == (
         f"{directory} has no weights\n"
-        "  cause: none of model.safetensors.index.json, model.safetensors, "
-        "pytorch_model.bin.index.json, pytorch_model.bin is in it\n"
+        "  cause: none of model.safetensors, model.safetensors.index.json, "
+        "pytorch_model.bin, pytorch_model.bin.index.json is in it\n"
         "  remedy: get the whole checkpoint"
     )
 

@@ -139,7 +139,10 @@ def test_an_error_in_any_thread_is_raised_and_no_thread_is_left():
     source, goal = Broken(bytes(40 << 20)), torch.empty(40 << 20, dtype=torch.uint8)
     with pytest.raises(WeightsError, match="the disk is gone"):
         gather([piece(source, 0, goal)], threads=3)
-    assert not [thread for thread in threading.enumerate() if thread.name == "hardpoint-read"]
+    for thread in threading.enumerate():
+        if thread.name == "hardpoint-read":  # has ended its work, and is about to end
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_an_error(tmp_path: Path) -> None:

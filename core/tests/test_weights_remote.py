@@ -24,6 +24,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.sent, self.manner = folder, 0, "honest"
+        self.date = "Mon, 01 Jan 2024 00:00:00 GMT"
         self.ranges: list[tuple[int, int]] = []
 
     def url(self, name: str) -> str:
@@ -67,7 +68,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         stated = size * 3 if manner == "lies about its size" and not body else len(data)
         if manner != "no size":
             self.send_header("Content-Length", str(stated))
-        self.send_header("ETag", f'"{hash(path.read_bytes())}"')
+        if manner == "dated":
+            self.send_header("Last-Modified", self.server.date)
+        else:
+            self.send_header("ETag", f'"{hash(path.read_bytes())}"')
         self.end_headers()
         if body:
             self.server.sent += len(data)
@@ -185,3 +189,32 @@ def test_memory_and_zip_places_of_fsspec_work_too(tensors, tmp_path):
         file.write((tmp_path / "model.safetensors").read_bytes())
     found = hp.load_weights("memory://folder/model.safetensors")
     assert torch.equal(found["big"], tensors["big"])
+
+
+# -- found by a cold review ------------------------------------------------------------------------
+
+
+def test_no_more_is_taken_than_was_asked_for(server, tensors, monkeypatch):
+    from hardpoint.storage.http import fetch_bounded
+    from hardpoint.storage.remote import open_url
+
+    server.manner = "no ranges"
+    source = open_url(server.url("model.safetensors"))
+    assert source.size > 4_000_000
+    assert len(fetch_bounded(source._system, source._path, 0, 100)) == 101
+
+
+def test_a_change_is_seen_by_the_date_where_there_is_no_tag(server, tmp_path, tensors):
+    server.manner = "dated"
+    with hp.open_weights(server.url("model.safetensors")) as reader:
+        server.date = "Tue, 02 Jan 2024 00:00:00 GMT"
+        with pytest.raises(WeightsError, match="the file changed while it was open"):
+            reader.tensor("big")
+
+
+@pytest.mark.parametrize("shard", ["..%2f..%2fsecret.safetensors", "x?admin=1&y=.safetensors"])
+def test_an_index_cannot_send_us_elsewhere_on_the_server(server, tmp_path, shard):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": shard}}))
+    with pytest.raises(WeightsError, match=r"is no name of a file beside it|is no .* file right"):
+        hp.load_weights(server.url(index.name))

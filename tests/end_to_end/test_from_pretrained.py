@@ -23,7 +23,12 @@ AUDIO = {
     "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 99,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
 }  # fmt: skip
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 MODELS = {
     "llama": ("LlamaForCausalLM", NARROW),
     "llama, tied": ("LlamaForCausalLM", {**NARROW, "tie_word_embeddings": True}),
@@ -148,3 +153,62 @@ def test_what_is_no_whole_model_is_refused(tmp_path, change, says):
     with pytest.raises(WeightsError, match=says) as caught:
         hp.from_pretrained(tmp_path)
     assert caught.value.remedy
+
+
+# -- found by a cold review ------------------------------------------------------------------------
+
+
+def equal_to_transformers(tmp_path, kind):
+    ours, theirs = hp.from_pretrained(tmp_path), kind.from_pretrained(tmp_path, dtype="auto")
+    return all(
+        state(ours)[key].dtype == value.dtype and torch.equal(state(ours)[key], value)
+        for key, value in state(theirs).items()
+    )
+
+
+def test_a_tie_that_the_file_does_not_keep_is_no_tie(tmp_path):
+    kind = directory(tmp_path, "llama")
+    spoil(tmp_path, tie_word_embeddings=True)  # and yet both are in the file, and differ
+    assert equal_to_transformers(tmp_path, kind)
+
+
+def test_the_single_file_is_taken_where_an_index_lies_beside_it(tmp_path):
+    kind = directory(tmp_path, "bert")
+    model = kind.from_pretrained(tmp_path)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(tmp_path / "other", max_shard_size="20KB")
+    for file in (tmp_path / "other").glob("model*"):
+        file.rename(tmp_path / file.name)
+    assert equal_to_transformers(tmp_path, kind)
+
+
+def test_a_model_that_keeps_some_in_float32_does_so(tmp_path):
+    kind = directory(tmp_path, "t5", torch.float16)
+    with pytest.warns(HardpointWarning, match="converted weights of .*: float16 to float32"):
+        assert equal_to_transformers(tmp_path, kind)
+
+
+def test_a_file_of_several_dtypes_is_converted_as_transformers_does_and_that_is_told(tmp_path):
+    kind = directory(tmp_path, "llama", torch.bfloat16)
+    tensors = dict(hp.load_weights(tmp_path, mode="own"))
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].float() + 1e-4
+    hp.save_weights(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.warns(HardpointWarning, match="converted weights of .*: float32 to bfloat16"):
+        assert equal_to_transformers(tmp_path, kind)
+
+
+@pytest.mark.parametrize("name", ["Trainer", "pipeline", "logging", "TrainingArguments", 3])
+def test_only_classes_of_models_are_called(tmp_path, name):
+    directory(tmp_path, "bert")
+    spoil(tmp_path, architectures=[name])
+    with pytest.raises(WeightsError, match=f"has no {name}"):
+        hp.from_pretrained(tmp_path)
+
+
+def test_a_configuration_without_architectures_means_the_plain_model(tmp_path):
+    directory(tmp_path, "bert")
+    settings = json.loads((tmp_path / "config.json").read_text())
+    del settings["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert type(hp.from_pretrained(tmp_path)) is transformers.BertModel

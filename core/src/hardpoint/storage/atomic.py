@@ -30,6 +30,10 @@ SWITCH = "HARDPOINT_FSYNC"
 _WRITE_OUT = 2  # SYNC_FILE_RANGE_WRITE: begin to write these pages, and do not wait
 
 
+class NotSyncedError(OSError):
+    """The new content is there, but a crash of the machine may still bring back the old."""
+
+
 def replace(path: Path, size: int, fill: Callable[[Callable[[memoryview], None]], None]) -> None:
     """Let ``fill`` write exactly ``size`` bytes; then, and only then, they are ``path``'s content.
 
@@ -53,7 +57,11 @@ def replace(path: Path, size: int, fill: Callable[[Callable[[memoryview], None]]
             os.fsync(descriptor)
         temporary.replace(path)
     if durable:
-        _sync_directory(directory)
+        try:
+            _sync_directory(directory)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # it cannot sync directories
+                raise NotSyncedError(error.errno, error.strerror) from error
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import os
 
 import torch
 
+from hardpoint.errors import WeightsError
+
 _HUGE = 1 << 21
 # Where the machine is busy, huge pages may cost more than they give: the kernel must make them by
 # moving other memory about.
@@ -19,8 +21,21 @@ def allocate(nbytes: int) -> torch.Tensor:
     A first write to a small page costs more than copying the page: 441,000 faults against 900 for
     1.7 GiB, three times the time. ``HARDPOINT_HUGE_PAGES=0`` turns them off.
 
+    :raises WeightsError: there is not so much.
+
     It begins at a multiple of 64 bytes. All of it lives until the last tensor over it is gone.
     """
+    try:
+        return _allocate(nbytes)
+    except (OSError, RuntimeError, OverflowError, ValueError) as error:
+        raise WeightsError(
+            f"there is no memory for {nbytes} bytes of weights",
+            cause=str(error).splitlines()[0],
+            remedy='map the file (mode="map"), load slices, or free some memory',
+        ) from error
+
+
+def _allocate(nbytes: int) -> torch.Tensor:
     if nbytes == 0:
         return torch.empty(0, dtype=torch.uint8)
     huge = os.environ.get(SWITCH, "1") != "0" and hasattr(mmap, "MADV_HUGEPAGE")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from hardpoint.storage.memory import address_of
 from hardpoint.storage.source import Source
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Piece(NamedTuple):
 
 def piece(source: Source, offset: int, tensor: torch.Tensor) -> Piece:
     """What fills all of ``tensor``, which is contiguous and on the CPU."""
-    nbytes = tensor.numel() * tensor.element_size()
-    return Piece(source, offset, tensor.data_ptr(), nbytes, tensor)
+    memory = address_of(tensor)
+    return Piece(source, offset, memory, tensor.numel() * tensor.element_size(), tensor)
 
 
 def gather(
@@ -58,33 +59,59 @@ def gather(
     turn = threading.Lock()
 
     def run() -> None:
-        try:
-            while not errors:
-                source, offset, address, nbytes, _ = work.popleft()
-                memory = (ctypes.c_char * nbytes).from_address(address)
-                source.read_into(offset, memoryview(memory).cast("B"))
+        while not errors:
+            try:
+                part = work.popleft()
+            except IndexError:  # all is given out
+                return
+            try:
+                memory = (ctypes.c_char * part.nbytes).from_address(part.address)
+                part.source.read_into(part.offset, memoryview(memory).cast("B"))
                 if tick is not None:
                     with turn:
-                        tick(nbytes)
-        except IndexError:  # all is given out
-            return
-        except BaseException as error:  # raised below, in the caller's thread
-            errors.append(error)
+                        tick(part.nbytes)
+            except BaseException as error:  # raised below, in the caller's thread
+                errors.append(error)
 
-    helpers = [threading.Thread(target=run, name="hardpoint-read") for _ in range(count - 1)]
-    for helper in helpers:
-        helper.start()
+    def help_out(end: threading.Event) -> None:
+        try:
+            run()
+        finally:
+            end.set()
+
+    ends: list[threading.Event] = []
     try:
+        for _ in range(count - 1):
+            end = threading.Event()
+            helper = threading.Thread(target=help_out, args=(end,), name="hardpoint-read")
+            try:
+                helper.start()
+            except RuntimeError:  # the system has no more of them: fewer do the work
+                break
+            ends.append(end)
         run()
-    finally:
-        # The memory is the caller's again only when nobody writes to it any more.
-        work.clear()
-        for helper in helpers:
-            helper.join()
+    except BaseException as error:
+        errors.append(error)
+    _await(ends, work, errors)
     if errors:
         raise errors[0]
     for source in sources:
         source.check_unchanged()
+
+
+def _await(ends: list[threading.Event], work: deque[Piece], errors: list[BaseException]) -> None:
+    """Wait for all, whatever happens: the memory is the caller's again when nobody writes to it.
+
+    Not by ``Thread.join()``: where Ctrl-C interrupts it, Python 3.11 takes a thread that runs for
+    one that has ended.
+    """
+    while not all(end.is_set() for end in ends):
+        try:
+            for end in ends:
+                end.wait()
+        except BaseException as error:  # Ctrl-C: hand out no more, and wait for what is being read
+            errors.append(error)
+            work.clear()
 
 
 def _merged(pieces: Iterable[Piece]) -> list[Piece]:

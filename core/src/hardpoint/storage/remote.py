@@ -7,12 +7,19 @@ import re
 from typing import Any
 
 from hardpoint.errors import WeightsError
+from hardpoint.storage.http import fetch_bounded
+from hardpoint.storage.refusal import DAMAGED, show
 from hardpoint.storage.source import Source
 
 # More at a time keep a network busy; each is a request of its own.
 _AT_ONCE = 8
 # Bytes from the start that are fetched together and kept.
 _HEAD = 1024
+# What file systems of fsspec call that which changes with a file.
+_VERSIONS = (
+    "ETag", "etag", "mtime", "modified", "created", "LastModified", "Last-Modified", "Content-MD5",
+    "Digest", "generation", "blob_id", "last_commit", "sha256",
+)  # fmt: skip
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(::|://)")
 
 
@@ -56,8 +63,7 @@ class RemoteFile(Source):
         self._system = system
         self._path = path
         try:
-            # Not from a listing of an hour ago.
-            info = system.info(path, refresh=True) if _refreshes(system) else system.info(path)
+            info = self._info()
         except Exception as error:
             raise self._failed("cannot be opened", error) from error
         if info.get("type") == "directory":
@@ -77,6 +83,12 @@ class RemoteFile(Source):
         self._stamp = _stamp(info)
         self._head: bytes | None = None
 
+    def _info(self) -> dict[str, Any]:
+        """What the server says now, not what a listing of an hour ago said."""
+        self._system.invalidate_cache()
+        found: dict[str, Any] = self._system.info(self._path)
+        return found
+
     @property
     def parallel(self) -> int:
         """As :attr:`Source.parallel`."""
@@ -94,28 +106,38 @@ class RemoteFile(Source):
 
     def _fetch(self, begin: int, end: int) -> bytes:
         try:
-            data: bytes = self._system.cat_file(self._path, start=begin, end=end)
+            data = (
+                fetch_bounded(self._system, self._path, begin, end)
+                if hasattr(self._system, "set_session")
+                else self._system.cat_file(self._path, start=begin, end=end)
+            )
         except Exception as error:
             raise self._failed("cannot be read", error) from error
         if len(data) != end - begin:
             raise WeightsError(
                 f"{self.name}: the server's answer is of the wrong length",
-                cause=f"asked for {end - begin} bytes at {begin} of {self.size}, got {len(data)}",
+                cause=f"asked for {end - begin} bytes at {begin} of {self.size}, got {len(data)}"
+                + (" or more" if len(data) > end - begin else ""),
                 remedy="use a server that serves ranges, or download the file first",
             )
-        return data
+        return bytes(data)
 
     def beside(self, name: str) -> RemoteFile:
         """As :meth:`Source.beside`."""
-        url, query, rest = self.name.partition("?")
+        if any(mark in name for mark in "%?#&/\\"):
+            raise WeightsError(
+                f"{self.name}: {show(name)} is no name of a file beside it",
+                cause="to a server, characters in it may mean another place",
+                remedy=DAMAGED,
+            )
+        web = self.name.startswith(("http://", "https://"))
+        url, query, rest = self.name.partition("?") if web else (self.name, "", "")
         return open_url(f"{url.rpartition('/')[0]}/{name}{query}{rest}")
 
     def check_unchanged(self) -> None:
         """As :meth:`Source.check_unchanged`: by what the server says tells versions apart."""
-        if self._stamp is None:
-            return
         try:
-            info = self._system.info(self._path)
+            info = self._info()
         except Exception as error:
             raise self._failed("cannot be read", error) from error
         if _stamp(info) != self._stamp:
@@ -133,11 +155,6 @@ class RemoteFile(Source):
         )
 
 
-def _refreshes(system: Any) -> bool:
-    return hasattr(system, "dircache") and system.protocol not in ("http", ("http", "https"))
-
-
-def _stamp(info: dict[str, Any]) -> tuple[object, ...] | None:
-    """What tells versions of a file apart, as far as this file system says."""
-    known = [str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified") if key in info]
-    return (info.get("size"), *known) if known else None
+def _stamp(info: dict[str, Any]) -> tuple[object, ...]:
+    """What tells versions of a file apart, as far as this file system says; at least its size."""
+    return (info.get("size"), *(str(info.get(key)) for key in _VERSIONS))

@@ -48,16 +48,16 @@ def block_of(shape: tuple[int, ...], index: tuple[int | slice, ...]) -> Block:
 
     :raises IndexError: a number outside its dimension.
     """
+    for part, size in zip(index, shape, strict=False):
+        if isinstance(part, int) and not -size <= part < size:
+            raise IndexError(f"index {part} is out of bounds for a dimension of size {size}")
     begin, rest = 0, list(shape)
     parts = list(index)
     while parts:
         size, step = rest[0], math.prod(rest[1:])
         part = parts[0]
         if isinstance(part, int):
-            at = part + size if part < 0 else part
-            if not 0 <= at < size:
-                raise IndexError(f"index {part} is out of bounds for a dimension of size {size}")
-            begin += at * step
+            begin += (part + size if part < 0 else part) * step
             rest, parts = rest[1:], parts[1:]
             continue
         start, stop, stride = part.indices(size)

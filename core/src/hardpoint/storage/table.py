@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from types import MappingProxyType
 import torch
 
 from hardpoint.interfaces.serializer import Index, Reader, TensorInfo
+from hardpoint.storage.buffers import allocate
 from hardpoint.storage.gather import gather, piece
 from hardpoint.storage.mapped import MappedSource
 from hardpoint.storage.refusal import Refusal, show
@@ -117,19 +119,22 @@ class TableReader(Reader):
 
     def _map(self, source: Source) -> MappedSource:
         with self._lock:
-            if self._mapped is None:
-                self._mapped = MappedSource(source)
-            return self._mapped
+            mapped = self._mapped or MappedSource(source)
+            if self._source is not None:  # not closed meanwhile
+                self._mapped = mapped
+            return mapped
 
     def close(self) -> None:
         """Let go of the file; the map itself goes with the last tensor of it."""
-        self._source = self._mapped = None
+        with self._lock:
+            self._source = self._mapped = None
 
 
 def _read(source: Source, info: TensorInfo, index: tuple[int | slice, ...]) -> torch.Tensor:
     assert info.offset is not None
     block, dtype = block_of(info.shape, index), dtype_of(info)
-    tensor = torch.empty(block.shape, dtype=dtype)
+    nbytes = math.prod(block.shape) * dtype.itemsize
+    tensor = allocate(nbytes).view(dtype).view(block.shape)
     gather([piece(source, info.offset + block.begin * dtype.itemsize, tensor)])
     found = tensor[block.part]
     check_bools(found, info)

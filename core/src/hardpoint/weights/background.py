@@ -67,7 +67,7 @@ class BackgroundSaver:
             self._path,
             registry=self._registry,
             format=self._format,
-            metadata=metadata,
+            metadata=dict(metadata or {}),
         )
         return self._running
 
@@ -76,9 +76,14 @@ class BackgroundSaver:
 
         :raises WeightsError: it failed; what was there before is unchanged.
         """
-        running, self._running = self._running, None
-        if running is not None:
-            running.result()
+        if self._running is None:
+            return
+        try:
+            self._running.result()
+        finally:
+            # Not where waiting was interrupted: its thread still reads the buffer.
+            if self._running.done():
+                self._running = None
 
     def close(self) -> None:
         """Wait, and let go of the memory. Safe to call twice.
@@ -148,10 +153,11 @@ class BackgroundSaver:
 def _is_plain(tensor: object) -> bool:
     import torch
 
+    from hardpoint.storage.memory import why_not_plain
+
     return (
         isinstance(tensor, torch.Tensor)
-        and tensor.layout is torch.strided
-        and not tensor.is_meta
+        and not torch.nn.parameter.is_lazy(tensor)
         and not tensor.is_quantized
-        and type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        and not why_not_plain(tensor)
     )

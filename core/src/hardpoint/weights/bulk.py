@@ -66,7 +66,7 @@ def split(opened: Opened) -> tuple[Placed, list[str]]:
                 others.append(name)
                 continue
             source = sources[info.file] = placed[1]
-        elif not fits(info, source.size):
+        elif info.name != name or not fits(info, source.size):
             opened.placed(name)  # says what is wrong with it
         direct.append((info, source))
     return direct, others

@@ -1,8 +1,10 @@
 """A checksum of tensors that any format carries, and that converting a file keeps.
 
-SHA-256 over the sorted lines ``NAME_LENGTH NAME DTYPE SHAPE SHA256_OF_THE_BYTES``, the bytes row by
-row and little-endian. It stands in the file's metadata. Who can change the file can change it too:
-it finds damage, not malice.
+SHA-256 over one line a tensor, in the order of the names (by code points), in UTF-8:
+``LENGTH NAME DTYPE [SIZES] DIGEST`` and a newline. LENGTH is that of the name in code points, DTYPE
+PyTorch's name, SIZES as Python prints a list, DIGEST the SHA-256 of the bytes, row by row and
+little-endian. It stands in the file's metadata. Who can change the file can change it too: it finds
+damage, not malice.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ _AT_ONCE = 4
 
 
 def checksum(tensors: Mapping[str, torch.Tensor], tick: Callable[[int], None] | None = None) -> str:
-    """The checksum of ``tensors``, in hexadecimal. Asks for each value once, a few at a time."""
+    """The checksum of ``tensors``, in hexadecimal. Asks for each value twice, a few at a time.
+
+    :raises WeightsError: something is no plain tensor.
+    """
+    _refuse_strange(tensors)
     lines: list[str] = []
     workers = min(_AT_ONCE, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, thread_name_prefix="hardpoint-hash") as pool:
@@ -72,9 +78,29 @@ def _groups(names: list[str], size: int) -> Iterable[list[str]]:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    import ctypes
+    from hardpoint.storage.memory import bytes_of
 
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    nbytes = plain.numel() * plain.element_size()
-    memory = (ctypes.c_char * nbytes).from_address(plain.data_ptr()) if nbytes else b""
-    return hashlib.sha256(memory).hexdigest()
+    return hashlib.sha256(bytes_of(plain)).hexdigest()
+
+
+def _refuse_strange(tensors: Mapping[str, torch.Tensor]) -> None:
+    import torch
+
+    from hardpoint.storage.memory import why_not_plain
+
+    for name in tensors:
+        tensor: object = tensors[name]
+        wrong = (
+            f"it is {type(tensor).__name__}, not a tensor"
+            if not isinstance(tensor, torch.Tensor)
+            else "it has no shape yet"
+            if torch.nn.parameter.is_lazy(tensor)
+            else why_not_plain(tensor)
+        )
+        if wrong or not isinstance(name, str):
+            raise WeightsError(
+                f"tensor {name!r} has no checksum",
+                cause=wrong or "its name is no text",
+                remedy="leave it out, or make it a plain tensor with a name",
+            )

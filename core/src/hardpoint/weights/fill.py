@@ -38,6 +38,7 @@ def fill(
     state = module.state_dict(keep_vars=True)
     own = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     _refuse_lazy(module, own)
+    _refuse_strange(module, own, path)
     places = {name: _place(tensor) for name, tensor in own.items()}
     stored = [name for name in own if name in reader]
     # A tied tensor may be stored under any of its names.
@@ -47,6 +48,7 @@ def fill(
     problems = _differences(missing, unknown) if strict else []
     problems += [bad for name in stored if (bad := _misfit(name, own[name], reader[name]))]
     problems += _not_live(module, own, stored)
+    problems += _overlapping({places[name]: (name, own[name]) for name in stored})
     if problems:
         more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise _unfit(path, module, "; ".join(problems[:4]) + more, _remedy(problems, strict))
@@ -116,7 +118,42 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
     if tensor.is_meta or tensor.numel() == 0:
         return (id(tensor),)
     where = (tensor.device, tensor.data_ptr())
-    return (*where, tensor.dtype, tuple(tensor.shape), tensor.stride())
+    seen_as = (tensor.dtype, tensor.is_conj(), tensor.is_neg())
+    return (*where, *seen_as, tuple(tensor.shape), tensor.stride())
+
+
+def _refuse_strange(
+    module: torch.nn.Module, own: Mapping[str, torch.Tensor], path: Path | str
+) -> None:
+    """Only what is a stretch of memory can be written to by its address."""
+    from hardpoint.storage.memory import why_not_plain
+
+    strange = {n: why for n, t in own.items() if not t.is_meta and (why := why_not_plain(t))}
+    if strange:
+        name, why = next(iter(strange.items()))
+        raise _unfit(
+            path,
+            module,
+            f"{name}: {why}" + (f"; and {len(strange) - 1} more" if len(strange) > 1 else ""),
+            "use module.load_state_dict(load_weights(path)); nothing was changed",
+        )
+
+
+def _overlapping(placed: Mapping[tuple[object, ...], tuple[str, torch.Tensor]]) -> list[str]:
+    """Tensors that share a part of their memory, but are not one: which value is to be in it?"""
+    spans = []
+    for name, tensor in placed.values():
+        if tensor.is_meta or not tensor.numel():
+            continue
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        length = (sum((size - 1) * step for size, step in steps) + 1) * tensor.element_size()
+        spans.append((str(tensor.device), tensor.data_ptr(), tensor.data_ptr() + length, name))
+    spans.sort()
+    return [
+        f"{one[3]} and {other[3]} share a part of their memory"
+        for one, other in itertools.pairwise(spans)
+        if one[0] == other[0] and other[1] < one[2]
+    ]
 
 
 def _misfit(name: str, mine: torch.Tensor, theirs: TensorInfo) -> str:

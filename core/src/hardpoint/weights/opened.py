@@ -28,7 +28,7 @@ class Opened:
 
         :raises ContractViolation: its place is none.
         """
-        info = self.reader[name]
+        info = self._info(name)
         source = None if info.offset is None else self.reader.source(name)
         if source is None:
             return None
@@ -46,13 +46,16 @@ class Opened:
         return info, source
 
     def part(self, name: str, index: Index) -> torch.Tensor:
-        """``tensor(name)[index]``, if it is of the dtype that the reader announced.
+        """``tensor(name)[index]``, if it is of the dtype and shape that were announced.
 
         :raises ContractViolation: it is not.
         :raises WeightsError: the file is damaged there, or the index is outside the tensor.
         """
+        from hardpoint.storage.slices import result_shape
+
         info, tensor = self.reader[name], self.reader.slice(name, index)
-        if described(tensor)[0] != info.dtype:
+        parts = index if isinstance(index, tuple) else (index,)
+        if described(tensor) != (info.dtype, result_shape(info.shape, parts)):
             raise self._broken_promise(info, tensor)
         return tensor
 
@@ -62,10 +65,22 @@ class Opened:
         :raises ContractViolation: it is not.
         :raises WeightsError: the file is damaged there.
         """
-        info, tensor = self.reader[name], self.reader.tensor(name)
+        info, tensor = self._info(name), self.reader.tensor(name)
         if described(tensor) != (info.dtype, info.shape):
             raise self._broken_promise(info, tensor)
         return tensor
+
+    def _info(self, name: str) -> TensorInfo:
+        info = self.reader[name]
+        if info.name != name:
+            raise ContractViolation(
+                f"tensor {printable(name)} is announced as {printable(info.name)}",
+                provider=f"serializer:{self.name}",
+                origin=self.origin,
+                cause="TensorInfo.name is another than the key it stands under",
+                remedy="report it to the plugin's authors",
+            )
+        return info
 
     def _broken_promise(self, info: TensorInfo, tensor: torch.Tensor) -> ContractViolation:
         return ContractViolation(

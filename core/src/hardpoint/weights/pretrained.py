@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hardpoint.errors import HardpointWarning, WeightsError
+from hardpoint.weights.content import printable
 from hardpoint.weights.load import load_weights
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
 
 _WEIGHTS = (
-    "model.safetensors.index.json", "model.safetensors",
-    "pytorch_model.bin.index.json", "pytorch_model.bin",
+    "model.safetensors", "model.safetensors.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
 
 
@@ -35,7 +36,11 @@ def from_pretrained(
     device: str = "cpu",
     changes: Mapping[str, object] | None = None,
 ) -> torch.nn.Module:
-    """The model of a directory, in evaluation mode, of the dtypes that the file has.
+    """The model of a directory, in evaluation mode.
+
+    Weights keep the dtype that they have in the file, if all have the same. Where they have
+    several, or the model wants some in float32, ``transformers`` decides, and a warning says what
+    it converted.
 
     It is built on the meta device, and the loaded tensors become its parameters: with
     ``mode="map"`` nothing is copied, nor read before it is used. Where a model's names are not
@@ -98,19 +103,22 @@ def _described(path: Path) -> tuple[Any, Any, Any]:
             cause=str(error).strip().splitlines()[0][:240] or type(error).__name__,
             remedy="check its model_type, or install another version of transformers",
         ) from error
-    names = getattr(config, "architectures", None) or []
-    cls: Any = getattr(transformers, names[0], None) if names else _base(transformers, config)
-    if cls is None:
+    return transformers, config, _class(transformers, config, raw.get("architectures"))
+
+
+def _class(transformers: Any, config: Any, names: object) -> Any:
+    """The class that the configuration names, or the plain one of its type. Only a model's."""
+    if names:
+        name = names[0] if isinstance(names, list) else names
+        cls = getattr(transformers, name, None) if isinstance(name, str) else None
+    else:
+        name, cls = "model of such a type", transformers.MODEL_MAPPING.get(type(config), None)
+    if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
         raise WeightsError(
-            f"transformers {transformers.__version__} has no {names[0] if names else 'such model'}",
+            f"transformers {transformers.__version__} has no {printable(str(name), 60)}",
             remedy="install another version of transformers, or build the model yourself",
         )
-    return transformers, config, cls
-
-
-def _base(transformers: Any, config: Any) -> Any:
-    """The class of a configuration that names none."""
-    return transformers.MODEL_MAPPING.get(type(config))
+    return cls
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -144,9 +152,10 @@ def _assigned(cls: Any, config: Any, weights: Mapping[str, Any], device: str) ->
     """The model with the loaded tensors as its own; ``None`` where that takes more than names."""
     import torch
 
-    dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
-    if len(dtypes) != 1:  # which parameters keep which is for transformers to say
-        return None
+    dtypes = _dtypes(weights)
+    kept = (cls._keep_in_fp32_modules, cls._keep_in_fp32_modules_strict)
+    if len(dtypes) != 1 or (any(kept) and dtypes != {torch.float32}):
+        return None  # which parameters get which is for transformers to say
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtypes.pop())  # what buffers of no stated dtype get
@@ -164,11 +173,18 @@ def _assigned(cls: Any, config: Any, weights: Mapping[str, Any], device: str) ->
         return None
     model.load_state_dict(dict(weights), strict=False, assign=True)
     model.tie_weights()
-    if any(tensor.is_meta for tensor in model.state_dict().values()):
+    loaded = model.state_dict()
+    if any(tensor.is_meta for tensor in loaded.values()):
         return None
+    if any(loaded[name].data_ptr() != tensor.data_ptr() for name, tensor in weights.items()):
+        return None  # tied by the configuration, and yet both in the file
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return model
+
+
+def _dtypes(weights: Mapping[str, Any]) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
 
 
 def _compute_buffers(model: Any, device: str) -> bool:
@@ -215,7 +231,8 @@ def _renamed(
     """By ``transformers``' own rules of renaming and merging, of our tensors."""
     with no_progress_bar(transformers):
         model, info = cls.from_pretrained(
-            None, config=config, state_dict=dict(weights), output_loading_info=True, dtype="auto",
+            None, config=config, state_dict=dict(weights), output_loading_info=True,
+            dtype=next(iter(dtypes)) if len(dtypes := _dtypes(weights)) == 1 else "auto",
             ignore_mismatched_sizes=True,  # they are refused below, all of them and in our words
         )  # fmt: skip
     mismatched = sorted(
@@ -236,7 +253,22 @@ def _renamed(
             HardpointWarning,
             stacklevel=4,
         )
+    _tell_of_conversions(model, weights, path)
     return model.to(device)
+
+
+def _tell_of_conversions(model: Any, weights: Mapping[str, Any], path: Path) -> None:
+    became = {
+        f"{weights[name].dtype} to {tensor.dtype}".replace("torch.", "")
+        for name, tensor in model.state_dict().items()
+        if name in weights and tensor.dtype != weights[name].dtype
+    }
+    if became:
+        warnings.warn(
+            f"transformers converted weights of {path}: {', '.join(sorted(became))}",
+            HardpointWarning,
+            stacklevel=5,
+        )
 
 
 @contextmanager

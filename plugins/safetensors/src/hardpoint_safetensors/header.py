@@ -134,14 +134,14 @@ def _entry(name: str, fields: object, file: object) -> Entry:
     if type(fields) is dict and fields.keys() == _FIELDS:
         code, sizes, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
         dtype = BY_CODE.get(code) if type(code) is str else None
-        if dtype and dtype.packed == 1 and type(sizes) is list and type(offsets) is list:
+        if dtype and dtype.packed == 1 and type(sizes) is list and len(sizes) <= MAX_RANK:
             product = dtype.itemsize
             for size in sizes:
                 if type(size) is not int or size <= 0:
                     break
                 product *= size
             else:
-                if len(sizes) <= MAX_RANK and len(offsets) == 2:
+                if type(offsets) is list and len(offsets) == 2:
                     begin, end = offsets
                     whole = type(begin) is int and type(end) is int
                     if whole and begin >= 0 and end <= _MAX_SIZE and end - begin == product:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from hardpoint import WeightsError
 from hardpoint.storage import atomic
+from hardpoint.storage.memory import bytes_of, why_not_plain
 from hardpoint_safetensors.dtypes import BY_TORCH_NAME, Dtype
 from hardpoint_safetensors.header import (
     LENGTH_BYTES,
@@ -49,6 +49,13 @@ def save_file(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping
 
     try:
         atomic.replace(path, size, fill)
+    except atomic.NotSyncedError as error:
+        raise refuse(
+            path,
+            "the file is written, but may be lost if the machine crashes now",
+            f"its directory cannot be synced: {error}",
+            "check the disk, and save again",
+        ) from error
     except OSError as error:
         raise refuse(
             path,
@@ -98,6 +105,8 @@ def _checked(name: str, tensor: torch.Tensor, path: Path) -> tuple[Dtype, tuple[
         )
     if tensor.is_meta:
         raise no("it is on the meta device, and has no values", "load or initialize it first")
+    if wrong := why_not_plain(tensor):
+        raise no(wrong, "gather it first (FSDP: within summon_full_params)")
     dtype = BY_TORCH_NAME.get(str(tensor.dtype).removeprefix("torch."))
     if dtype is None:
         raise no(
@@ -125,11 +134,7 @@ def _write_tensor(
             "do not change the mapping while it is being saved",
         )
     plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    nbytes = entry.end - entry.begin
-    if nbytes:
-        # PyTorch offers the buffer protocol through numpy alone, which knows no bfloat16.
-        memory = (ctypes.c_char * nbytes).from_address(plain.data_ptr())
-        write(memoryview(memory).cast("B"))
+    write(bytes_of(plain))
 
 
 def _check_metadata(metadata: Mapping[str, str], path: Path) -> None:
