@@ -124,9 +124,10 @@ class RemoteFile(Source):
 
     def beside(self, name: str) -> RemoteFile:
         """As :meth:`Source.beside`."""
-        if any(mark in name for mark in "%?#&/\\"):
+        parts = name.split("/")
+        if any(mark in name for mark in "%?#&\\") or not {"", ".", ".."}.isdisjoint(parts):
             raise WeightsError(
-                f"{self.name}: {show(name)} is no name of a file beside it",
+                f"{self.name}: {show(name)} is no name of a file beside it or below",
                 cause="to a server, characters in it may mean another place",
                 remedy=DAMAGED,
             )

@@ -41,7 +41,7 @@ class Source(ABC):
 
     @abstractmethod
     def beside(self, name: str) -> Source:
-        """Open the file ``name`` (a bare name) of the same directory.
+        """Open the file ``name`` of the same directory, or (``a/b``) of one below it.
 
         :raises WeightsError: it cannot be opened.
         """

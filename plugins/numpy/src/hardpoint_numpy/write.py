@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from hardpoint import WeightsError
 from hardpoint.storage import atomic
+from hardpoint.storage.memory import bytes_of
 from hardpoint_numpy.comment import encode, is_unicode
 from hardpoint_numpy.dtypes import BY_TORCH_NAME, Dtype
 from hardpoint_numpy.header import encode_header
@@ -51,7 +51,7 @@ def save_array(
         plain = _plain(tensors[ALONE])
         _check_same(ALONE, plain, dtype, shape, path)
         if nbytes:
-            write(_memory(plain))
+            write(bytes_of(plain))
 
     _replace(path, len(header) + nbytes, fill)
 
@@ -96,11 +96,11 @@ def _write_member(place: Placed, plain: torch.Tensor, write: Write) -> int:
     """Write the member, and give its checksum, which stands before it."""
     crc = zlib.crc32(place.header)
     if place.nbytes:
-        crc = zlib.crc32(_memory(plain), crc)
+        crc = zlib.crc32(bytes_of(plain), crc)
     write(memoryview(local_header(place, crc)))
     write(memoryview(place.header))
     if place.nbytes:
-        write(_memory(plain))
+        write(bytes_of(plain))
     return crc
 
 
@@ -165,9 +165,3 @@ def _check_same(
             "dtype or shape is another than at the start",
             "do not change the mapping while it is being saved",
         )
-
-
-def _memory(plain: torch.Tensor) -> memoryview:
-    """Its bytes: PyTorch offers the buffer protocol through numpy alone, which we do without."""
-    nbytes = plain.numel() * plain.element_size()
-    return memoryview((ctypes.c_char * nbytes).from_address(plain.data_ptr())).cast("B")
