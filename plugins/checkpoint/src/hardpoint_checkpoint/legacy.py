@@ -9,6 +9,7 @@ from hardpoint.storage.refusal import show
 from hardpoint.storage.source import Source
 from hardpoint_checkpoint.checkpoint import Checkpoint, refuse_pickle
 from hardpoint_checkpoint.machine import MAX_PICKLE, Found, Machine, strict
+from hardpoint_checkpoint.opcodes import OPCODES
 from hardpoint_checkpoint.refuse import refuse
 from hardpoint_checkpoint.standins import CutShort, Pairs, Refused
 from hardpoint_checkpoint.storages import Storages
@@ -82,7 +83,7 @@ class Pickles:
         while True:
             machine = self._machine(self._data, self.at, load=load, find=self._find)
             try:
-                found = machine.run()
+                found = machine.run(OPCODES)
             except CutShort:
                 # Its length is nowhere written: look at more of the file, and begin anew.
                 if len(self._data) >= limit:

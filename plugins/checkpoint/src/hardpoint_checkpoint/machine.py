@@ -6,7 +6,7 @@ takes no more memory and time than the length of the pickle and ``MAX_OPS`` allo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn
 
 from hardpoint.storage.refusal import show
@@ -85,14 +85,13 @@ class Machine:
         # Items that calls may copy: each opcode could copy all that was made before.
         self._copies = 4 * len(data) + 1000
 
-    def run(self) -> object:
+    def run(self, opcodes: Mapping[int, Callable[[Machine], None]]) -> object:
         """The object.
 
+        :param opcodes: what each does: ``opcodes.OPCODES``.
         :raises Refused: it is broken, or asks for more than a checkpoint may.
         :raises CutShort: the data ends before it does.
         """
-        from hardpoint_checkpoint.opcodes import OPCODES
-
         data, end = self.data, len(self.data)
         try:
             for _ in range(MAX_OPS):
@@ -105,7 +104,7 @@ class Machine:
                     if len(self.stack) != 1 or self.marks:
                         raise Refused("it ends with more or less than one object", at)
                     return self.stack[0]
-                step = OPCODES.get(opcode)
+                step = opcodes.get(opcode)
                 if step is None:
                     raise Refused(f"byte {opcode:#04x} is no opcode that a checkpoint has", at)
                 step(self)

@@ -24,6 +24,7 @@ from hardpoint.storage.source import LocalFile, Source
 from hardpoint_checkpoint.archive import read_archive
 from hardpoint_checkpoint.legacy import PARTS, Pickles
 from hardpoint_checkpoint.machine import MAX_PICKLE, Found, Machine, Unknown, strict
+from hardpoint_checkpoint.opcodes import OPCODES
 from hardpoint_checkpoint.standins import Refused
 from hardpoint_checkpoint.storages import Storages
 from hardpoint_checkpoint.zipped import PICKLE, pickle_of
@@ -154,7 +155,7 @@ def _member(source: Source, archive: object, name: str) -> bytes:
 def _look(pickle: str, raw: bytes) -> list[dict[str, object]]:
     looker = _Looker(pickle)
     try:
-        _Looking(raw, load=_load(views=False), find=looker.find).run()
+        _Looking(raw, load=_load(views=False), find=looker.find).run(OPCODES)
     except Refused as error:
         # What it named up to there is told; the reason says that it goes no further.
         del error

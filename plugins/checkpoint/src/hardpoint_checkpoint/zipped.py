@@ -7,6 +7,7 @@ from hardpoint.storage.source import Source
 from hardpoint_checkpoint.archive import Archive, read_archive
 from hardpoint_checkpoint.checkpoint import Checkpoint, refuse_pickle
 from hardpoint_checkpoint.machine import MAX_PICKLE, Machine
+from hardpoint_checkpoint.opcodes import OPCODES
 from hardpoint_checkpoint.refuse import refuse, show
 from hardpoint_checkpoint.standins import Refused
 from hardpoint_checkpoint.storages import Storages
@@ -30,7 +31,7 @@ def read_zip(source: Source) -> Checkpoint:
     machine = Machine(raw, load=storages.load)
     where = f"{archive.root}/{PICKLE}"
     try:
-        root = machine.run()
+        root = machine.run(OPCODES)
         if machine.at != len(raw):
             raise Refused(f"{len(raw) - machine.at} bytes follow its end", machine.at)
     except Refused as error:
