@@ -24,14 +24,11 @@ class Unmaps(SafetensorsSerializer):
 
         class Mapped(Wrapped):
             def tensor(self, name):
-                header = 8 + int.from_bytes(memory[:8], "little")
-                entry = self.reader._file.header.tensors[name]
-                dtype = getattr(torch, entry.dtype.torch_name)
-                count = max(1, (entry.end - entry.begin) // dtype.itemsize)
-                whole = torch.frombuffer(
-                    memory, dtype=dtype, count=count, offset=header + entry.begin
-                )
-                return whole.reshape(entry.shape)
+                info = self.reader[name]
+                dtype = getattr(torch, info.dtype)
+                count = max(1, info.nbytes // dtype.itemsize)
+                whole = torch.frombuffer(memory, dtype=dtype, count=count, offset=info.offset)
+                return whole.reshape(info.shape)
 
             def close(self):
                 super().close()
@@ -46,12 +43,11 @@ class WritesThrough(SafetensorsSerializer):
     def open(self, path, *, device="cpu"):
         class Mapped(Wrapped):
             def tensor(self, name):
-                entry = self.reader._file.header.tensors[name]
+                info = self.reader[name]
                 size = path.stat().st_size
                 raw = torch.from_file(str(path), shared=True, size=size, dtype=torch.uint8)
-                first = int.from_bytes(path.read_bytes()[:8], "little") + 8 + entry.begin
-                dtype = getattr(torch, entry.dtype.torch_name)
-                return raw[first : first + entry.end - entry.begin].view(dtype).view(entry.shape)
+                part = raw[info.offset : info.offset + info.nbytes]
+                return part.view(getattr(torch, info.dtype)).view(info.shape)
 
         return Mapped(super().open(path, device=device))
 

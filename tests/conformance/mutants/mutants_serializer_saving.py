@@ -17,7 +17,7 @@ def replacing(replace):
 
     class Serializer(SafetensorsSerializer):
         def save(self, tensors, path, *, metadata=None):
-            write.atomic = SimpleNamespace(replace=replace)
+            write.atomic = SimpleNamespace(replace=replace, NotSyncedError=atomic.NotSyncedError)
             super().save(tensors, path, metadata=metadata)
 
     return Provider(Serializer)

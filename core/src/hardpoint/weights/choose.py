@@ -156,7 +156,7 @@ def _recognize(place: Path | Source, registry: Registry) -> tuple[str, Serialize
                 ProviderSkipped,
                 stacklevel=2,
             )
-    words, remedy = look(place)
+    words, remedy = look(place, names)
     tried = "; ".join([f"tried: {', '.join(names) or 'none'}", *failed])
     raise WeightsError(
         f"no installed serializer reads {where}",

@@ -11,17 +11,18 @@ if TYPE_CHECKING:
 
 _HEAD = 512
 _DEFAULT_REMEDY = "check the file, or install the serializer of its format (`hardpoint list`)"
-_CHECKPOINT = "install hardpoint-checkpoint, which reads them without running anything"
+_CHECKPOINT = "checkpoint, which reads them without running anything"
+_INSTALL = "install hardpoint-"
 
 # First bytes -> what that is, and the remedy. A pickle begins with PROTO and its protocol.
 _KNOWN = (
-    (b"PK\x03\x04", "a zip archive, as torch.save writes", _CHECKPOINT),
+    (b"PK\x03\x04", "a zip archive, as torch.save writes", _INSTALL + _CHECKPOINT),
     (b"PK\x05\x06", "an empty zip archive", _DEFAULT_REMEDY),
     *(
-        (b"\x80" + bytes([protocol]), "a pickle, which can run code", _CHECKPOINT)
+        (b"\x80" + bytes([protocol]), "a pickle, which can run code", _INSTALL + _CHECKPOINT)
         for protocol in range(2, 6)
     ),
-    (b"GGUF", "GGUF", "install hardpoint-gguf"),
+    (b"GGUF", "GGUF", _INSTALL + "gguf"),
     (
         b"version https://git-lfs",
         "a Git LFS pointer, not the file itself",
@@ -29,7 +30,7 @@ _KNOWN = (
     ),
     (b"\x1f\x8b", "gzip-compressed data", "decompress it first: weights are mapped, not inflated"),
     (b"\x89HDF\r\n", "HDF5", _DEFAULT_REMEDY),
-    (b"\x93NUMPY", "a numpy array", "install hardpoint-numpy"),
+    (b"\x93NUMPY", "a numpy array", _INSTALL + "numpy"),
     (b"<", "HTML or XML, maybe an error page", "download the file again, and look at it"),
 )
 
@@ -44,8 +45,19 @@ def name_of(place: Path | Source) -> str:
     return str(place) if isinstance(place, Path) else place.name
 
 
-def look(place: Path | Source) -> tuple[str, str]:
-    """What a file seems to hold, and what to do so that it can be read."""
+def look(place: Path | Source, tried: Collection[str] = ()) -> tuple[str, str]:
+    """What a file seems to hold, and what to do so that it can be read.
+
+    :param tried: serializers that are installed, and do not know the file.
+    """
+    words, remedy = _look(place)
+    needed = remedy.removeprefix(_INSTALL).split(",")[0]
+    if remedy.startswith(_INSTALL) and needed in tried:
+        remedy = f"check the file: hardpoint-{needed} is installed, and does not know it"
+    return words, remedy
+
+
+def _look(place: Path | Source) -> tuple[str, str]:
     if not isinstance(place, Path):
         return _by_head(place.read(0, min(place.size, _HEAD)))
     path = place
