@@ -12,7 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from hardpoint import Registry
-from hardpoint.cli import main, weights as command
+from hardpoint.cli import main
+from hardpoint.cli.weights import convert, info, verify
 from hardpoint.weights import save_weights
 from text_weights import MAGIC, TextProvider
 
@@ -23,7 +24,8 @@ def registry(monkeypatch):
     made = Registry(path=[])
     made.add("serializer", "text", TextProvider())
     made.add("serializer", "prose", TextProvider(suffixes=(".prose",)))
-    monkeypatch.setattr(command, "default_registry", lambda: made)
+    for command in (convert, info, verify):
+        monkeypatch.setattr(command, "default_registry", lambda: made)
     return made
 
 
