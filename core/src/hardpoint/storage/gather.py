@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from hardpoint.storage.direct import BLOCK
 from hardpoint.storage.memory import address_of
 from hardpoint.storage.source import Source
 
@@ -133,6 +134,10 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def _cut(pieces: Iterable[Piece]) -> Iterable[Piece]:
+    """Parts for one thread each, that end where blocks of the file end."""
     for source, offset, address, nbytes, owner in pieces:
-        for at in range(0, nbytes, _PIECE):
-            yield Piece(source, offset + at, address + at, min(_PIECE, nbytes - at), owner)
+        at = 0
+        while at < nbytes:
+            count = min(_PIECE - (offset + at) % BLOCK, nbytes - at)
+            yield Piece(source, offset + at, address + at, count, owner)
+            at += count

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from hardpoint.errors import WeightsError
+from hardpoint.storage import direct
 from hardpoint.storage.refusal import DAMAGED
 
 # The kernel moves at most 2 GiB a call; smaller pieces let threads share the work.
@@ -107,6 +108,8 @@ class LocalFile(Source):
                 remedy="name a file",
             )
         self.size = status.st_size
+        # False: no reads past the cache; True: there will be, once it is opened a second time.
+        self._past_cache: direct.DirectFile | bool = direct.wanted(self.size)
         self._stamp = (status.st_size, status.st_mtime_ns)
 
     def __del__(self) -> None:
@@ -114,7 +117,9 @@ class LocalFile(Source):
             os.close(self._descriptor)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """As :meth:`Source.read_into`."""
+        """As :meth:`Source.read_into`; what is not cached of a large file, past the cache."""
+        if self._read_direct(offset, buffer):
+            return
         at, count = 0, len(buffer)
         while at < count:
             part = buffer[at : at + _MOST_AT_ONCE]
@@ -130,28 +135,40 @@ class LocalFile(Source):
                 raise self._changed("it has become shorter")
             at += got
 
+    def _read_direct(self, offset: int, buffer: memoryview) -> bool:
+        """Whether ``buffer`` was filled past the cache. If not, the plain way does it, or says why
+        it cannot be done.
+        """
+        if not direct.worth(len(buffer)) or self._past_cache is False:
+            return False
+        try:
+            if direct.is_cached(self._descriptor, offset, len(buffer)):
+                return False
+            if self._past_cache is True:
+                self._past_cache = direct.DirectFile(self._descriptor)
+            return self._past_cache.read_into(offset, buffer)
+        except (OSError, ValueError):  # not on this file system, or the file is not as it was
+            self._past_cache = False
+            return False
+
     @property
     def parallel(self) -> int:
         """As :attr:`Source.parallel`: more than cores where the disk must be waited for."""
         if self._is_cached():
             return min(_READERS, os.cpu_count() or 1)
-        # Read ahead of each reader in long steps.
-        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        if self._past_cache is False:  # read ahead of each reader in long steps
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return _READERS
 
     def _is_cached(self) -> bool:
         """Whether some pages, looked at here and there, are all in memory."""
-        if not hasattr(os, "RWF_NOWAIT"):
+        try:
+            return all(
+                direct.is_cached(self._descriptor, at, 1)
+                for at in range(0, self.size, max(1, self.size // _LOOKS))
+            )
+        except (OSError, ValueError):  # it has become shorter: reading it says so
             return True
-        byte = bytearray(1)
-        for at in range(0, self.size, max(1, self.size // _LOOKS)):
-            try:
-                os.preadv(self._descriptor, [byte], at, os.RWF_NOWAIT)
-            except BlockingIOError:
-                return False
-            except OSError:  # a file system that cannot tell
-                return True
-        return True
 
     def beside(self, name: str) -> LocalFile:
         """As :meth:`Source.beside`."""
