@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hardpoint.errors import WeightsError
 from hardpoint.interfaces.serializer import Index, TensorInfo
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from hardpoint.storage.gather import Tick
+    from hardpoint.storage.source import Source
 
 # Which part of each tensor: by name, or told by a function. ``None``: the whole tensor.
 Slices = Mapping[str, Index] | Callable[[TensorInfo], "Index | None"]
@@ -31,8 +32,8 @@ def take_slices(
     """``tensor[slices[name]]`` of every tensor, reading no more than that needs."""
     from hardpoint.storage.buffers import allocate
     from hardpoint.storage.gather import Piece, gather
-    from hardpoint.storage.slices import block_of, checked, is_run, result_shape
-    from hardpoint.storage.typed import check_bools, dtype_of, tensor_over
+    from hardpoint.storage.layout import congruent
+    from hardpoint.storage.typed import check_bools, tensor_over
 
     wanted = _indices(opened, slices)
     if mode == "map" or device.type != "cpu":
@@ -40,34 +41,23 @@ def take_slices(
             name: opened.part(name, index).to(device) if index != () else opened.tensor(name)
             for name, index in wanted.items()
         }
-    shapes, at, free = {}, {}, 0
-    for name, index in wanted.items():
-        info = opened.reader[name]
-        try:
-            parts = checked(index, len(info.shape))
-            block_of(info.shape, parts)
-        except (IndexError, ValueError):
-            opened.part(name, index)  # says what is wrong with it
-            raise
-        shapes[name] = result_shape(info.shape, parts)
-        at[name] = free
-        free += -(-_nbytes(shapes[name], dtype_of(info)) // 64) * 64
+    plans = [_plan(opened, name, index) for name, index in wanted.items()]
+    free = 0
+    at = {}
+    for plan in plans:
+        # As it lies in the file, so that it can be read straight to its place.
+        at[plan.name] = congruent(free, plan.begin or 0, plan.nbytes)
+        free = at[plan.name] + plan.nbytes
     buffer = allocate(free)
     storage, first, base = buffer.untyped_storage(), int(buffer.storage_offset()), buffer.data_ptr()
     found: dict[str, torch.Tensor] = {}
     pieces, rest = [], []
-    for name, index in wanted.items():
-        info = opened.reader[name]
-        dtype = dtype_of(info)
-        found[name] = tensor_over(storage, first + at[name], dtype, shapes[name])
-        nbytes = _nbytes(shapes[name], dtype)
-        placed = opened.placed(name)
-        block = block_of(info.shape, checked(index, len(info.shape)))
-        if placed and is_run(block):
-            begin = (placed[0].offset or 0) + block.begin * dtype.itemsize
-            pieces.append(Piece(placed[1], begin, base + at[name], nbytes))
+    for plan in plans:
+        found[plan.name] = tensor_over(storage, first + at[plan.name], plan.dtype, plan.shape)
+        if plan.source is not None:
+            pieces.append(Piece(plan.source, plan.begin or 0, base + at[plan.name], plan.nbytes))
         else:
-            rest.append(name)
+            rest.append(plan.name)
     gather(pieces, threads=threads, tick=tick)
     for name in rest:
         found[name].copy_(opened.part(name, wanted[name]))
@@ -76,6 +66,43 @@ def take_slices(
     for name, tensor in found.items():
         check_bools(tensor, opened.reader[name])
     return found
+
+
+class _Plan(NamedTuple):
+    """What of a tensor is wanted; and where its bytes lie, if they lie together.
+
+    :param begin: byte of ``source``; ``None`` where the reader must give the slice.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+    source: Source | None
+    begin: int | None
+
+
+def _plan(opened: Opened, name: str, index: Index) -> _Plan:
+    from hardpoint.storage.slices import block_of, checked, is_run, result_shape
+    from hardpoint.storage.typed import dtype_of
+
+    info = opened.reader[name]
+    try:
+        parts = checked(index, len(info.shape))
+        block = block_of(info.shape, parts)
+    except (IndexError, ValueError):
+        opened.part(name, index)  # says what is wrong with it
+        raise
+    dtype = dtype_of(info)
+    shape = result_shape(info.shape, parts)
+    placed = opened.placed(name)
+    begin = None
+    if placed is not None and is_run(block):
+        begin = (placed[0].offset or 0) + block.begin * dtype.itemsize
+        if begin % dtype.itemsize:  # views need what the file does not give
+            begin = None
+    source = None if placed is None or begin is None else placed[1]
+    return _Plan(name, dtype, shape, _nbytes(shape, dtype), source, begin)
 
 
 def _nbytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
