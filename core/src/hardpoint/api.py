@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hardpoint.program.program import Program
     from hardpoint.runtime.model import CompiledModel
     from hardpoint.weights.background import BackgroundSaver
+    from hardpoint.weights.bulk import Mode
     from hardpoint.weights.sliced import Slices
 
 __all__ = [
@@ -170,7 +171,7 @@ def open_weights(
 def load_weights(
     path: str | Path,
     *,
-    mode: Literal["map", "own"] = "map",
+    mode: Mode = "auto",
     into: torch.nn.Module | None = None,
     device: str = "cpu",
     format: str | None = None,  # noqa: A002
@@ -184,7 +185,8 @@ def load_weights(
     """Load a file of weights; the format is told by content.
 
     :param path: of a file or directory; or a URL (``https://``, ``s3://``, ``hf://``...).
-    :param mode: ``"map"``: zero-copy views of the mapped file; ``"own"``: private memory.
+    :param mode: ``"map"``: zero-copy views of the mapped file; ``"own"``: private memory;
+        ``"auto"``: a map of this user's files on this machine's disks, own memory for all others.
     :param into: a module to fill in place, after every name, shape and dtype was checked.
     :param slices: part of each tensor, e.g. this rank's of a tensor-parallel model: an index by
         name, or a function that gives one for a :class:`TensorInfo` (``None``: all of it).
@@ -205,14 +207,15 @@ def load_weights(
 def from_pretrained(
     directory: str | Path,
     *,
-    mode: Literal["map", "own"] = "map",
+    mode: Mode = "auto",
     device: str = "cpu",
     registry: Registry | None = None,
 ) -> torch.nn.Module:
     """The model of a local Hugging Face directory, in evaluation mode, through ``transformers``.
 
-    It is built on the meta device, and the loaded tensors become its parameters: with
-    ``mode="map"`` nothing is copied, and nothing read before it is used. Dtypes are the file's.
+    It is built on the meta device, and the loaded tensors become its parameters: where
+    they are mapped (:func:`load_weights`) nothing is copied, nor read before it is used. Dtypes are
+    the file's.
 
     :raises WeightsError: no config or weights, custom code, a quantized checkpoint, or weights that
         are missing or of another shape.

@@ -18,10 +18,12 @@ class MappedSource:
     pages not written to *are* the file's: if another program overwrites it in place, values change,
     and if it cuts the file short, touching the lost part kills the process (SIGBUS), as with every
     map. Files replaced by renaming are safe.
+
+    :param anyway: map the file even if others could do that to it.
     """
 
-    def __init__(self, source: Source) -> None:
-        memory = source.map()
+    def __init__(self, source: Source, *, anyway: bool = False) -> None:
+        memory = source.map(anyway=anyway)
         # Nobody but the storage may hold the map: closing it under a tensor would be a crash.
         self._storage = (
             None
@@ -31,7 +33,7 @@ class MappedSource:
 
     @property
     def possible(self) -> bool:
-        """Whether the source can be mapped; else its tensors are to be read."""
+        """Whether the source is mapped; else its tensors are to be read."""
         return self._storage is not None
 
     def tensors(self, infos: Iterable[TensorInfo]) -> dict[str, torch.Tensor]:

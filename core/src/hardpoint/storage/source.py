@@ -13,6 +13,7 @@ from pathlib import Path
 from hardpoint.errors import WeightsError
 from hardpoint.storage import direct
 from hardpoint.storage.refusal import DAMAGED
+from hardpoint.storage.trust import why_not_to_map
 
 # The kernel moves at most 2 GiB a call; smaller pieces let threads share the work.
 _MOST_AT_ONCE = 1 << 30
@@ -62,8 +63,10 @@ class Source(ABC):
         self.read_into(offset, memoryview(data))
         return bytes(data)
 
-    def map(self) -> mmap.mmap | None:
+    def map(self, *, anyway: bool = False) -> mmap.mmap | None:
         """The whole file as copy-on-write memory; ``None`` where it cannot be mapped.
+
+        :param anyway: even if others could change it; see :mod:`hardpoint.storage.trust`.
 
         Never close what this gives: tensors over it do not pin it. It goes with its last reference.
 
@@ -110,6 +113,7 @@ class LocalFile(Source):
         self.size = status.st_size
         # False: no reads past the cache; True: there will be, once it is opened a second time.
         self._past_cache: direct.DirectFile | bool = direct.wanted(self.size)
+        self._risk = why_not_to_map(self._descriptor, status)
         self._stamp = (status.st_size, status.st_mtime_ns)
 
     def __del__(self) -> None:
@@ -174,9 +178,9 @@ class LocalFile(Source):
         """As :meth:`Source.beside`."""
         return LocalFile(self.path.parent / name)
 
-    def map(self) -> mmap.mmap | None:
+    def map(self, *, anyway: bool = False) -> mmap.mmap | None:
         """As :meth:`Source.map`."""
-        if self.size == 0:
+        if self.size == 0 or (self._risk and not anyway):
             return None
         try:
             # No memory is set aside for pages that nobody may ever write to: files may be larger.

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from hardpoint.storage.gather import Tick
     from hardpoint.storage.source import Source
 
+# How tensors come to this machine's memory; see :func:`hardpoint.load_weights`.
+Mode = Literal["auto", "map", "own"]
 Placed = list[tuple[TensorInfo, "Source"]]
 
 
 def take(
     opened: Opened,
-    mode: Literal["map", "own"],
+    mode: Mode,
     device: torch.device,
     slices: Slices | None = None,
     threads: int | None = None,
@@ -35,15 +37,15 @@ def take(
         from hardpoint.storage.transfer import to_device
 
         found = to_device(direct, device, threads=threads, tick=tick)
-    elif mode == "map":
-        found = _mapped(direct, threads, tick)
+    elif mode != "own":
+        found = _mapped(direct, threads, tick, anyway=mode == "map")
     else:
         from hardpoint.storage.own import own
 
         found = own(direct, threads=threads, tick=tick)
     for name in others:
         tensor = opened.tensor(name)
-        found[name] = tensor if mode == "map" else private(tensor)
+        found[name] = private(tensor) if mode == "own" else tensor
         if tick is not None:
             tick(opened.reader[name].nbytes)
     return {name: found[name] for name in opened.reader} if others else found
@@ -72,15 +74,18 @@ def split(opened: Opened) -> tuple[Placed, list[str]]:
     return direct, others
 
 
-def _mapped(direct: Placed, threads: int | None, tick: Tick | None) -> dict[str, torch.Tensor]:
-    """Views of the files; what cannot be mapped (a remote file) is read."""
+def _mapped(
+    direct: Placed, threads: int | None, tick: Tick | None, *, anyway: bool
+) -> dict[str, torch.Tensor]:
+    """Views of the files; what is not mapped (a remote file, one of others) is read."""
     from hardpoint.storage.mapped import MappedSource
     from hardpoint.storage.own import own
 
-    maps = {id(source): MappedSource(source) for source in {id(s): s for _, s in direct}.values()}
-    remote = [(info, source) for info, source in direct if not maps[id(source)].possible]
-    read = own(remote, threads=threads, tick=tick) if remote else {}
-    if not remote and len(maps) == 1:  # nearly always
+    sources = {id(source): source for _, source in direct}
+    maps = {key: MappedSource(source, anyway=anyway) for key, source in sources.items()}
+    others = [(info, source) for info, source in direct if not maps[id(source)].possible]
+    read = own(others, threads=threads, tick=tick) if others else {}
+    if not others and len(maps) == 1:  # nearly always
         return next(iter(maps.values())).tensors(info for info, _ in direct)
     found = {}
     for info, source in direct:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 from hardpoint.errors import WeightsError, did_you_mean
-from hardpoint.weights.bulk import device_named, take
+from hardpoint.weights.bulk import Mode, device_named, take
 from hardpoint.weights.checksum import check
 from hardpoint.weights.choose import open_named
 from hardpoint.weights.fill import fill
@@ -24,7 +24,7 @@ def load_weights(
     path: Path | str,
     *,
     registry: Registry,
-    mode: Literal["map", "own"] = "map",
+    mode: Mode = "auto",
     into: torch.nn.Module | None = None,
     device: str = "cpu",
     format: str | None = None,  # noqa: A002 - the field's word
@@ -38,7 +38,8 @@ def load_weights(
 
     :param mode: ``"map"``: views of the mapped file where the format allows it: free, but a file
         overwritten in place shows through, and one cut short kills the process; ``"own"``: private
-        memory, which nothing can reach.
+        memory, which nothing can reach; ``"auto"``: a map of files that belong to this user and lie
+        on this machine, else own memory.
     :param into: a module to fill in place. Every name, shape and dtype is checked first; memory
         that several names share is filled once. The module's own tensors are returned.
     :param strict: with ``into``: both sides must have the same names.
@@ -49,8 +50,8 @@ def load_weights(
     :param progress: whether to show a bar on stderr; ``None``: if that is a terminal.
     :raises WeightsError: a bad file, or tensors that do not fit ``into``.
     """
-    if mode not in ("map", "own"):
-        raise WeightsError(f"{mode!r} is no mode", remedy=did_you_mean(mode, ("map", "own")))
+    if mode not in get_args(Mode):
+        raise WeightsError(f"{mode!r} is no mode", remedy=did_you_mean(mode, get_args(Mode)))
     if verify and (into is not None or slices is not None):
         raise WeightsError(
             "only whole mappings of tensors are verified",

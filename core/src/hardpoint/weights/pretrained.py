@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import HardpointWarning, WeightsError
+from hardpoint.weights.bulk import Mode
 from hardpoint.weights.content import printable
 from hardpoint.weights.load import load_weights
 
@@ -32,7 +33,7 @@ def from_pretrained(
     path: Path,
     *,
     registry: Registry,
-    mode: Literal["map", "own"] = "map",
+    mode: Mode = "auto",
     device: str = "cpu",
     changes: Mapping[str, object] | None = None,
 ) -> torch.nn.Module:
@@ -42,9 +43,10 @@ def from_pretrained(
     several, or the model wants some in float32, ``transformers`` decides, and a warning says what
     it converted.
 
-    It is built on the meta device, and the loaded tensors become its parameters: with
-    ``mode="map"`` nothing is copied, nor read before it is used. Where a model's names are not
-    those of the file (merged experts, older names), ``transformers`` renames; it may copy then.
+    It is built on the meta device, and the loaded tensors become its parameters: where they are
+    mapped (:func:`load_weights`) nothing is copied, nor read before it is used. Where a model's
+    names are not those of the file (merged experts, older names), ``transformers`` renames; it may
+    copy then.
 
     :param changes: settings of the configuration to change, e.g. ``{"use_cache": False}``; those
         that it does not have are left out.

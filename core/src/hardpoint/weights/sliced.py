@@ -23,7 +23,7 @@ Slices = Mapping[str, Index] | Callable[[TensorInfo], "Index | None"]
 
 def take_slices(
     opened: Opened,
-    mode: Literal["map", "own"],
+    mode: Literal["auto", "map", "own"],
     device: torch.device,
     slices: Slices,
     threads: int | None,
@@ -36,7 +36,7 @@ def take_slices(
     from hardpoint.storage.typed import check_bools, tensor_over
 
     wanted = _indices(opened, slices)
-    if mode == "map" or device.type != "cpu":
+    if mode != "own" or device.type != "cpu":
         return {
             name: opened.part(name, index).to(device) if index != () else opened.tensor(name)
             for name, index in wanted.items()
