@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import stat
 import sys
 
@@ -56,7 +55,7 @@ def shared_file_system(kind: int) -> str | None:
 
 def _kind(descriptor: int) -> int:
     """``f_type`` of statfs(2); 0 where it cannot be asked."""
-    if sys.platform != "linux" or platform.architecture()[0] != "64bit":
+    if sys.platform != "linux" or sys.maxsize < 1 << 32:
         return 0
     answer = (ctypes.c_char * _STATFS_BYTES)()
     if _LIBC.fstatfs(descriptor, answer):
