@@ -81,17 +81,20 @@ def _mapped(
     from hardpoint.storage.mapped import MappedSource
     from hardpoint.storage.own import own
 
-    sources = {id(source): source for _, source in direct}
-    maps = {key: MappedSource(source, anyway=anyway) for key, source in sources.items()}
-    others = [(info, source) for info, source in direct if not maps[id(source)].possible]
-    read = own(others, threads=threads, tick=tick) if others else {}
-    if not others and len(maps) == 1:  # nearly always
-        return next(iter(maps.values())).tensors(info for info, _ in direct)
-    found = {}
+    by_source: dict[int, tuple[Source, list[TensorInfo]]] = {}
     for info, source in direct:
-        memory = maps[id(source)]
-        found[info.name] = memory.tensor(info) if memory.possible else read[info.name]
-    return found
+        by_source.setdefault(id(source), (source, []))[1].append(info)
+    found: dict[str, torch.Tensor] = {}
+    others: Placed = []
+    for source, infos in by_source.values():
+        memory = MappedSource(source, anyway=anyway)
+        if memory.possible:
+            found.update(memory.tensors(infos))
+        else:
+            others.extend((info, source) for info in infos)
+    if others:
+        found.update(own(others, threads=threads, tick=tick))
+    return found if len(by_source) == 1 else {info.name: found[info.name] for info, _ in direct}
 
 
 def private(tensor: torch.Tensor) -> torch.Tensor:
