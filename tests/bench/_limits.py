@@ -22,6 +22,16 @@ def memcpy_limit(nbytes: int) -> float:
     return best * nbytes / part
 
 
+def new_memory_limit(nbytes: int) -> float:
+    """Seconds to copy ``nbytes`` with all cores into memory that nobody has touched yet, which the
+    kernel must zero first: what reading into private memory cannot be faster than.
+    """
+    part = min(nbytes, GIB)
+    one = allocate(part).fill_(1)
+    best = min(timed(lambda: allocate(part).copy_(one)) for _ in range(5))
+    return best * nbytes / part
+
+
 def direct_limit(file: Path) -> float:
     """Seconds to read ``file`` past the page cache, two readers, 8 MiB at a time."""
     size = file.stat().st_size // (8 << 20) * (8 << 20)

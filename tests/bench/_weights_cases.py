@@ -168,11 +168,12 @@ def st_slice(files: list[Path], *, clone: bool) -> Callable[[], Loaded]:
 
 
 def hp_directory(files: list[Path]) -> Callable[[], Loaded]:
+    import transformers.models.llama.modeling_llama  # noqa: F401 - as for the other
 
     import hardpoint as hp
+    import hardpoint.weights.pretrained
 
-    hp.from_pretrained  # noqa: B018
-
+    hp_load(files)
     return lambda: hp.from_pretrained(files[0].parent).state_dict()
 
 

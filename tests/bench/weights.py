@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import _weights_data
-from _limits import GIB, direct_limit, memcpy_limit, timed
+from _limits import GIB, direct_limit, memcpy_limit, new_memory_limit, timed
 from _plot import plot
 from _report import Page, ratio, table
 from _weights_cases import back
@@ -95,8 +95,22 @@ def total(result: dict[str, float]) -> float:
     return result["handles"] + result["touch"]
 
 
+def limits_of(scenario: str, files: Sequence[Path], ours: float, *, cold: bool) -> str:
+    """What the machine could do at most, measured right after, and how near ``ours`` comes."""
+    nbytes = sum(file.stat().st_size for file in files)
+    limits = {"copying as many bytes with all cores": memcpy_limit(nbytes)}
+    if scenario == "own":
+        limits["the same into memory that is new"] = new_memory_limit(nbytes)
+    if cold:
+        limits = {"reading past the cache": min(direct_limit(files[0]) for _ in range(3))}
+    return "\n".join(
+        f"- the machine's limit, {words}: {limit:.3f} s; ours is at {limit / ours:.0%} of it"
+        for words, limit in limits.items()
+    )
+
+
 def rows_of(
-    scenario: str, found: dict[str, list[dict[str, float]]]
+    scenario: str, found: dict[str, list[dict[str, float]]], *, cold: bool
 ) -> tuple[list[list[object]], list[str]]:
     """Rows of the table, and the verdicts on the goals."""
     _, peers = SCENARIOS[scenario]
@@ -120,11 +134,18 @@ def rows_of(
             ]
         )
     verdicts = []
-    for peer, goal in peers:
+    for peer, asked in peers:
+        goal = 1.0 if cold else asked  # what is not cached: never slower than the best of them
         theirs = min(map(key, found[f"{scenario}: {peer}"]))
         word = "PASS" if ours <= goal * theirs else "FAIL"
         verdicts.append(
             f"- {word}: {ratio(ours, theirs)} the time of {peer} (goal: at most {goal:.2f}x)"
+        )
+    if scenario == "map":
+        touch = {case: min(r["touch"] for r in results) for case, results in found.items()}
+        verdicts.append(
+            f"- touching every page takes {ratio(touch['map: hardpoint'], touch['map: load_file'])}"
+            " the time that it takes with load_file (goal: the same)"
         )
     return rows, verdicts
 
@@ -223,11 +244,7 @@ def main() -> None:
             files = sorted(home.glob("model*.safetensors"))
             sets[name] = files or _weights_data.make(home, given.gib, shards)
         nbytes = sum(file.stat().st_size for file in sets["one file"])
-        limits = {"memcpy": memcpy_limit(nbytes), "O_DIRECT": direct_limit(sets["one file"][0])}
-        page.add(
-            f"{nbytes / GIB:.2f} GiB. Limits of this machine for as many bytes: memcpy with all cores"
-            f" {limits['memcpy']:.3f} s, reading past the cache {limits['O_DIRECT']:.3f} s."
-        )
+        page.add(f"{nbytes / GIB:.2f} GiB.")
         wanted = given.only or [*SCENARIOS, "save"]
         for scenario in [name for name in SCENARIOS if name in wanted]:
             words, peers = SCENARIOS[scenario]
@@ -242,7 +259,7 @@ def main() -> None:
                 found = measure(
                     cases, sets[name], given.rounds, cold=cold, backed=nbytes + GIB // 4
                 )
-                rows, verdicts = rows_of(scenario, found)
+                rows, verdicts = rows_of(scenario, found, cold=cold)
                 page.add(f"### {name}, {'cold' if cold else 'warm'} cache")
                 header = [
                     "loader",
@@ -255,18 +272,10 @@ def main() -> None:
                     "of ours",
                 ]
                 page.add(table(header, rows))
-                if cold:
-                    best = min(map(total, found["own: hardpoint"]))
-                    page.add(
-                        f"- the disk's limit is {limits['O_DIRECT']:.3f} s: {limits['O_DIRECT'] / best:.0%} of it"
-                    )
-                else:
-                    page.add("\n".join(verdicts))
-                    if scenario == "own":
-                        best = min(r["handles"] for r in found["own: hardpoint"])
-                        page.add(
-                            f"- memcpy's limit is {limits['memcpy']:.3f} s: {limits['memcpy'] / best:.0%} of it"
-                        )
+                page.add("\n".join(verdicts))
+                if scenario in ("own", "into"):
+                    ours = min(r["handles"] for r in found[f"{scenario}: hardpoint"])
+                    page.add(limits_of(scenario, sets[name], ours, cold=cold))
                 if (name, cold) == settings[0]:
                     lazy = scenario in ("map", "slice, views")
                     times = {
