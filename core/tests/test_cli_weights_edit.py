@@ -1,4 +1,4 @@
-"""``hardpoint weights diff``, ``slice`` and ``merge`` in processes of their own, as users run them."""
+"""``hardpoint weights diff``, ``slice`` and ``merge``, as users and scripts run them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import sys
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import hardpoint as hp
+from hardpoint.cli import main
 
 
 def run(*arguments):
+    return CliRunner().invoke(main, ["weights", *map(str, arguments)], prog_name="hardpoint")
+
+
+def run_alone(*arguments):
+    """In a process of its own."""
     command = [sys.executable, "-m", "hardpoint.cli", "weights", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
@@ -35,7 +42,7 @@ def saved(tmp_path):
 
 def test_diff_of_the_same_tensors_ends_with_0(saved):
     tensors = {"w": torch.ones(2), "b": torch.ones(3)}
-    ran = run("diff", saved("a.safetensors", tensors), saved("b.npz", tensors))
+    ran = run_alone("diff", saved("a.safetensors", tensors), saved("b.npz", tensors))
     assert (ran.returncode, ran.stderr) == (0, "")
     assert lines(ran.stdout) == ["the same: 2 identical"]
 
@@ -58,7 +65,7 @@ def test_diff_shows_what_differs_worst_first_and_ends_with_1(saved):
         {"by": "you\x1b[2J"},
     )
     ran = run("diff", a, b)
-    assert (ran.returncode, ran.stderr) == (1, "")
+    assert (ran.exit_code, ran.stderr) == (1, "")
     assert lines(ran.stdout) == [
         f"only in {a}",
         "x",
@@ -87,9 +94,9 @@ def test_diff_fills_no_more_than_a_screen_unless_asked(saved):
 def test_diff_within_a_tolerance_ends_with_0(saved):
     a = saved("a.safetensors", {"w": torch.ones(2)})
     b = saved("b.safetensors", {"w": torch.tensor([1, 1.001])})
-    assert run("diff", a, b).returncode == 1
+    assert run("diff", a, b).exit_code == 1
     ran = run("diff", a, b, "--tolerance", "0.01")
-    assert ran.returncode == 0
+    assert ran.exit_code == 0
     assert lines(ran.stdout)[-1] == "the same: 1 within 0.01"
 
 
@@ -97,7 +104,7 @@ def test_diff_as_json_is_complete(saved):
     a = saved("a.safetensors", {"w": torch.zeros(2), "x": torch.ones(1)}, {"k": "1"})
     b = saved("b.safetensors", {"w": torch.tensor([0, float("nan")])})
     ran = run("diff", a, b, "--json")
-    assert ran.returncode == 1
+    assert ran.exit_code == 1
     assert json.loads(ran.stdout) == {
         "same": False,
         "files": [str(a), str(b)],
@@ -120,5 +127,5 @@ def test_diff_of_a_file_that_is_none_says_so(saved, tmp_path):
     a = saved("a.safetensors", {})
     (tmp_path / "b.bin").write_bytes(b"GGUF\x03\x00")
     ran = run("diff", a, tmp_path / "b.bin", "--json")
-    assert ran.returncode == 1
+    assert ran.exit_code == 1
     assert json.loads(ran.stdout)["error"] == "WeightsError"

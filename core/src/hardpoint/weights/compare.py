@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
 # Bytes of which the bits are compared at once: bounds how late the bar moves.
 _BITS_AT_ONCE = 64 << 20
-# Elements whose values are compared at once: in float64, with what is computed from them, they take
-# 20 MB or so, and mostly stay in the processor's caches.
-_VALUES_AT_ONCE = 1 << 18
+# Elements whose values are compared at once. What is computed of them stays in the processor's
+# caches; and PyTorch uses one thread for so few, where several cost more than they give (a barrier
+# after each step).
+_VALUES_AT_ONCE = 1 << 14
 _FAR = float(1 << 62)
 
 
@@ -64,7 +66,9 @@ def distance(
             found.identical = False
             for inner in range(0, one.numel(), _VALUES_AT_ONCE):
                 end = inner + _VALUES_AT_ONCE
-                _add(found, one[inner:end], other[inner:end], at + inner, tolerance)
+                pieces = one[inner:end], other[inner:end]
+                if a.dtype != b.dtype or not _same_bytes(*pieces):
+                    _add(found, *pieces, at + inner, tolerance)
         if tick is not None:
             tick(one.numel() * one.element_size())
     return found
@@ -96,63 +100,63 @@ def _add(found: Distance, a: torch.Tensor, b: torch.Tensor, at: int, tolerance: 
         found.differing += count
         found.beyond += count
         return
-    wrong, errors, larger = _errors(a, b)
-    count = int(wrong.sum())
-    if not count:
-        return
-    errors.masked_fill_(~wrong, 0)
-    strange = ~errors.isfinite()
-    not_finite = int(strange.sum())
-    if not_finite:
+    errors, larger, strange = (
+        _whole_errors(a, b) if _is_whole(a.dtype) and _is_whole(b.dtype) else _errors(a, b)
+    )
+    if strange is not None:
         if not found.not_finite:
             found.worst = at + int(strange.to(torch.uint8).argmax())
+        not_finite = int(strange.sum())
+        found.not_finite += not_finite
+        found.differing += not_finite
+        found.beyond += not_finite
         errors.masked_fill_(strange, 0)
+    largest = float(errors.max())
+    if largest == 0:
+        return
+    differing = int(errors.count_nonzero())
+    found.differing += differing
     relative = errors / larger.masked_fill_(errors == 0, 1)
-    found.differing += count
-    found.not_finite += not_finite
-    found.beyond += not_finite + int(((errors > tolerance) & (relative > tolerance)).sum())
-    worst = int(errors.argmax())
-    largest = float(errors[worst])
-    if not found.not_finite and largest > found.max_abs:
-        found.worst = at + worst
-    found.max_abs = max(found.max_abs, largest)
+    if tolerance:
+        differing = int(((errors > tolerance) & (relative > tolerance)).sum())
+    found.beyond += differing
+    if largest > found.max_abs:
+        found.max_abs = largest
+        if not found.not_finite:
+            found.worst = at + int(errors.argmax())
     found.max_rel = max(found.max_rel, float(relative.max()))
 
 
-def _errors(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Which elements differ; by how much (not finite where that cannot be told); the larger."""
+# Errors, 0 only where values are equal; the larger magnitude; what has no error, if anything has.
+_Errors = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor | None"]
+
+
+def _errors(a: torch.Tensor, b: torch.Tensor) -> _Errors:
     import torch
 
-    if _is_whole(a.dtype) and _is_whole(b.dtype):
-        return _whole_errors(a, b)
     wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
     one, other = a.to(wide), b.to(wide)
-    wrong = (one != other) & ~(one.isnan() & other.isnan())
-    errors = (one - other).abs()
-    # The difference of two finite numbers may be too large for float64. It is no infinity.
-    overflown = one.isfinite() & other.isfinite() & ~errors.isfinite()
-    errors = errors.masked_fill(overflown, torch.finfo(torch.float64).max)
-    return wrong, errors, torch.maximum(one.abs(), other.abs())
+    errors, strange = (one - other).abs(), None
+    if not math.isfinite(float(errors.max())):
+        # The difference of two finite numbers may be too large for float64: it is no infinity.
+        overflown = one.isfinite() & other.isfinite() & ~errors.isfinite()
+        equal = (one == other) | (one.isnan() & other.isnan())
+        errors.masked_fill_(overflown, torch.finfo(torch.float64).max).masked_fill_(equal, 0)
+        strange = ~errors.isfinite()
+        strange = strange if bool(strange.any()) else None
+    return errors, torch.maximum(one.abs(), other.abs()), strange
 
 
-def _whole_errors(
-    a: torch.Tensor, b: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _whole_errors(a: torch.Tensor, b: torch.Tensor) -> _Errors:
     """As :func:`_errors`, of whole numbers: float64 cannot tell large ones apart."""
     import torch
 
     one, other = _as_int64(a), _as_int64(b)
-    wrong = one != other
-    if (a.dtype is torch.uint64) != (b.dtype is torch.uint64):
-        wrong |= one < 0  # 2**63 and more on one side, less than 0 on the other
     first, second = a.to(torch.float64), b.to(torch.float64)
     errors = (first - second).abs()
     exact = (one - other).abs().to(torch.float64)  # int64 wraps round, and is right for small ones
-    return (
-        wrong,
-        torch.where(errors < _FAR, exact, errors),
-        torch.maximum(first.abs(), second.abs()),
-    )
+    errors = torch.where(errors < _FAR, exact, errors)
+    return errors, torch.maximum(first.abs(), second.abs()), None
 
 
 def _as_int64(tensor: torch.Tensor) -> torch.Tensor:
