@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 from hardpoint.errors import WeightsError
 from hardpoint.weights.choose import open_named
 from hardpoint.weights.compare import Distance, coordinates, distance
+from hardpoint.weights.opened import bytes_in_memory
 from hardpoint.weights.progress import Progress, ticker
+from hardpoint.weights.provenance import without_records
 
 if TYPE_CHECKING:
-    from hardpoint.interfaces.serializer import TensorInfo
     from hardpoint.registry.registry import Registry
     from hardpoint.weights.opened import Opened
 
@@ -57,7 +58,8 @@ class WeightsDiff:
     :param formats: the serializers that read the two files.
     :param only_a: names that only the first has.
     :param tensors: of the names that both have, the worst first.
-    :param metadata: keys whose values differ; ``None`` on the side that has none.
+    :param metadata: keys whose values differ; ``None`` on the side that has none. Where the
+        tensors came from (:mod:`hardpoint.weights.provenance`) is left out.
     """
 
     files: tuple[Path, Path]
@@ -102,7 +104,7 @@ def diff_weights(
     one, other = (open_named(path, registry=registry) for path in (a, b))
     with one.reader as in_a, other.reader as in_b:
         both = [name for name in in_a if name in in_b]
-        total = sum(_bytes_of(in_a[name]) for name in both)
+        total = sum(bytes_in_memory(in_a[name]) for name in both)
         tick = ticker(progress, total)
         found = [_compare(one, other, name, tolerance, tick) for name in both]
         return WeightsDiff(
@@ -116,13 +118,6 @@ def diff_weights(
         )
 
 
-def _bytes_of(info: TensorInfo) -> int:
-    """Of the tensor in memory; in the file a quantized one has fewer."""
-    from hardpoint.storage.typed import dtype_of
-
-    return math.prod(info.shape) * dtype_of(info).itemsize
-
-
 def _compare(
     one: Opened,
     other: Opened,
@@ -134,7 +129,7 @@ def _compare(
     dtypes, shapes = (first.dtype, second.dtype), (first.shape, second.shape)
     if first.shape != second.shape:
         if tick is not None:
-            tick(_bytes_of(first))
+            tick(bytes_in_memory(first))
         return TensorDiff(name=name, verdict="different", dtypes=dtypes, shapes=shapes)
     found = distance(one.tensor(name), other.tensor(name), tolerance or 0.0, tick)
     return TensorDiff(
@@ -174,5 +169,6 @@ def _badness(found: TensorDiff) -> tuple[bool, float, float, float]:
 def _metadata_diff(
     a: Mapping[str, str], b: Mapping[str, str]
 ) -> dict[str, tuple[str | None, str | None]]:
+    a, b = without_records(a), without_records(b)  # the same tensors may come from elsewhere
     keys = sorted(a.keys() | b.keys())
     return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
