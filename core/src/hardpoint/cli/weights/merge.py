@@ -39,7 +39,9 @@ def _existing(
     "--metadata",
     type=click.Choice(("agree", "first", "last", "none")),
     default="agree",
-    help="Which value of a key to keep; by default several are an error.",
+    metavar="RULE",
+    help="Of a key with several values: first or last keeps that one; none keeps no metadata;"
+    " agree is an error.",
 )
 @writing_options
 @shard_size_option
