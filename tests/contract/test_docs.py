@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def script(page: Path) -> str:
             continue
         for line in body.splitlines():
             if line.startswith("$ hardpoint "):
-                words = line.removeprefix("$ hardpoint ").split("#")[0].split()
+                words = shlex.split(line.removeprefix("$ hardpoint "), comments=True)
                 parts.append(f"subprocess.run([sys.executable, '-m', 'hardpoint.cli', *{words!r}], check=True)")  # fmt: skip
     return "\n".join(parts)
 

@@ -12,9 +12,9 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from hardpoint import WeightsError
-from hardpoint_dcp import replace
+from hardpoint.storage import directory as replace
+from hardpoint.storage.directory import aside
 from hardpoint_dcp.dtypes import ITEMSIZE
-from hardpoint_dcp.replace import aside
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -223,7 +223,7 @@ _STEPS = ["mkdir", "fsync", "renameat2", "rename", "rmtree"]
 _KILLED = """
 import os, shutil, sys, torch
 from pathlib import Path
-from hardpoint_dcp import replace
+from hardpoint.storage import directory as replace
 from hardpoint_dcp.serializer import DcpSerializer
 
 step, count, exchange, where = sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])

@@ -151,6 +151,10 @@ class Serializer(ABC):
         """
         return None
 
+    def holds_metadata(self, path: Path) -> bool:
+        """Whether :meth:`save` to ``path`` has a place for metadata."""
+        return True
+
     @abstractmethod
     def save(
         self,

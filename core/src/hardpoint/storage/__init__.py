@@ -9,6 +9,6 @@ rest from here: mapping, private copies, filling a module, slices, remote files.
 - ``buffers``, ``gather``: private memory, and filling it from files in several threads
 - ``slices``: which bytes an index needs; ``boxes``: the same of tensors that lie in pieces
 - ``pickles``: pickles of plain data, read without running anything
-- ``atomic``: replacing a file whole, or not at all
+- ``atomic``: replacing a file whole, or not at all; ``directory``: the same of directories
 - ``refusal``: the errors that all of them raise
 """

@@ -18,6 +18,8 @@ _MAX_INDEX = 100_000_000
 _MAX_TENSORS = 1 << 20
 _MAX_SHARDS = 1 << 14
 _FIELDS = frozenset({"metadata", "weight_map"})
+# Of the tensors of one file: among several, a shard's says nothing about the set.
+_CHECKSUM = "hardpoint.sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,8 @@ class ShardedReader(Reader):
         sources = {own: self._index.metadata}
         for shard in self._index.tensors_in:
             sources[shard] = dict(self._shard(shard).metadata)
+            if len(self._index.tensors_in) > 1:
+                sources[shard].pop(_CHECKSUM, None)
         values: dict[str, set[str]] = {}
         for metadata in sources.values():
             for key, value in metadata.items():

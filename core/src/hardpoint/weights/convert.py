@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardpoint.errors import WeightsError
 from hardpoint.weights.checksum import KEY, checksum as checksum_of
 from hardpoint.weights.choose import open_named, writer_for
+from hardpoint.weights.opened import bytes_in_memory
 from hardpoint.weights.progress import Counted, Progress, bar
+from hardpoint.weights.provenance import Work
+from hardpoint.weights.written import Target, Writer
 
 if TYPE_CHECKING:
     import torch
@@ -51,11 +52,13 @@ def _sizes(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertReport:
-    """What :func:`convert_weights` did.
+    """What :func:`convert_weights` or :func:`hardpoint.weights.slice_weights` did.
 
     :param source_format: the serializer that read ``source``.
     :param format: the serializer that wrote ``destination``.
     :param nbytes: bytes of the tensors, as ``source`` holds them.
+    :param files: what was written; the index last, where there is one.
+    :param notes: what is not in them, in words.
     """
 
     source: Path
@@ -64,6 +67,8 @@ class ConvertReport:
     format: str
     tensors: int
     nbytes: int
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def convert_weights(
@@ -73,6 +78,8 @@ def convert_weights(
     registry: Registry,
     to: str | None = None,
     force: bool = False,
+    shard_size: int | None = None,
+    provenance: bool = True,
     progress: Progress | None = None,
 ) -> ConvertReport:
     """Write the tensors and metadata of ``source`` in another format, atomically.
@@ -81,25 +88,34 @@ def convert_weights(
 
     :param to: the serializer that writes; by default the one of ``destination``'s suffix.
     :param force: replace ``destination`` if it exists.
+    :param shard_size: bytes of a file at most: ``destination`` becomes a directory of files.
+    :param provenance: record what was done, and the SHA-256 of each source file, which is read
+        once more for that; see :mod:`hardpoint.weights.provenance`.
     :raises WeightsError: ``destination`` exists, or either side's format does not serve.
     """
-    if os.path.lexists(destination) and not force:
-        raise WeightsError(
-            f"{destination} exists",
-            cause="converting replaces nothing unasked",
-            remedy="choose another name, or force=True (--force)",
-        )
-    name, serializer = writer_for(destination, registry, to)
+    arguments = {} if shard_size is None else {"shard_size": shard_size}
+    target = Target(
+        path=destination,
+        to=to,
+        force=force,
+        shard_size=shard_size,
+        work=Work(operation="convert", arguments=arguments) if provenance else None,
+    )
+    writer = Writer.of(target, registry)
     opened = open_named(source, registry=registry)
     with opened.reader as reader:
-        sizes = {name: info.nbytes for name, info in reader.items()}
-        tensors = Counted(opened.tensor, sizes, progress)
-        serializer.save(tensors, destination, metadata=reader.metadata)
+        sizes = {name: bytes_in_memory(info) for name, info in reader.items()}
+        nbytes = sum(info.nbytes for info in reader.values())
+        files, notes = writer.write(
+            opened.tensor, sizes, reader.metadata, [(source, opened)], progress
+        )
     return ConvertReport(
         source=source,
         source_format=opened.name,
         destination=destination,
-        format=name,
-        tensors=len(tensors.sizes),
-        nbytes=tensors.total,
+        format=writer.name,
+        tensors=len(sizes),
+        nbytes=nbytes,
+        files=files,
+        notes=notes,
     )

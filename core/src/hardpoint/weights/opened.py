@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,3 +101,10 @@ def described(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
 def words(dtype: str, shape: tuple[int, ...]) -> str:
     """``float32[3, 4]``."""
     return f"{dtype}{list(shape)}"
+
+
+def bytes_in_memory(info: TensorInfo) -> int:
+    """Bytes of the tensor as it is given; in its file a quantized one has fewer."""
+    from hardpoint.storage.typed import dtype_of
+
+    return math.prod(info.shape) * dtype_of(info).itemsize

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from hardpoint import Reader, Serializer
+from hardpoint.storage.directory import aside
 from hardpoint.storage.source import LocalFile, Source
 from hardpoint_dcp.metadata import METADATA, SUFFIX
 from hardpoint_dcp.reader import DcpReader, open_local
 from hardpoint_dcp.refuse import refuse, show
-from hardpoint_dcp.replace import aside
 
 _SNIFFED = 4096
 _SIGN = b"torch.distributed.checkpoint.metadata"

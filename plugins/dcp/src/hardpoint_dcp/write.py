@@ -23,10 +23,10 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from hardpoint import WeightsError
+from hardpoint.storage.directory import replace
 from hardpoint_dcp.dtypes import ITEMSIZE
 from hardpoint_dcp.metadata import MAX_TENSORS, METADATA, SUFFIX
 from hardpoint_dcp.refuse import refuse, show
-from hardpoint_dcp.replace import replace
 
 # As the only rank of a save of torch's calls its file.
 _DATA = sys.intern(f"__0_0{SUFFIX}")

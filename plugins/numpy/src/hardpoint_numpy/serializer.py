@@ -54,6 +54,10 @@ class NumpySerializer(Serializer):
             return open_array(source, on)
         return open_archive(source, on)
 
+    def holds_metadata(self, path: Path) -> bool:
+        """An archive does, a ``.npy`` file does not."""
+        return not path.name.endswith(SUFFIX)
+
     def save(
         self,
         tensors: Mapping[str, torch.Tensor],

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_json: bool) -> None:
     """Show what a file of weights holds, reading none of the weights."""
     from hardpoint.weights.choose import open_named
+    from hardpoint.weights.provenance import read_record, told, without_records
 
     opened = open_named(path, registry=default_registry(), format=form)
     with opened.reader as reader:
@@ -48,6 +49,7 @@ def command(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_
                 **totals,
                 "dtypes": dict(dtypes.most_common()),
                 "metadata": metadata,
+                "provenance": read_record(metadata),
                 "entries": [_entry(info) for info in infos],
             }
         )
@@ -62,7 +64,10 @@ def command(ctx: click.Context, path: Path, tensors: bool, form: str | None, as_
         },
         dtypes,
     )
-    _pairs("metadata", metadata)
+    record = read_record(metadata)
+    _pairs("metadata", metadata if record is None else without_records(metadata))
+    if record is not None:
+        _provenance(told(record))
     if tensors:
         _listing(infos)
 
@@ -96,6 +101,14 @@ def _pairs(title: str, pairs: dict[str, str]) -> None:
             add_row(listing, printable(key), printable(value))
         console().print()
         console().print(listing)
+
+
+def _provenance(lines: list[str]) -> None:
+    out = console()
+    out.print()
+    out.print("where it came from", style="bold")
+    for line in lines:
+        out.print(line, markup=False)
 
 
 def _listing(infos: list[TensorInfo]) -> None:

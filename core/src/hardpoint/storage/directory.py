@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_PREFIX = ".hardpoint-dcp-"
+_PREFIX = ".hardpoint-directory-"
 _TEMPORARY = ".tmp"
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
 _HERE = -100  # AT_FDCWD
