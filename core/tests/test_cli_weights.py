@@ -227,9 +227,10 @@ def test_verify_holds_weights_against_their_checksum(tmp_path):
     save_weights({"w": torch.ones(3)}, path, registry=default_registry(), checksum=True)
     assert json.loads(run("verify", path, "--json").stdout) == {
         "file": str(path), "tensors": 1, "bytes": 12, "verified": True,
+        "checked": {"signature": None, "checksum": True},
     }  # fmt: skip
     assert "1 tensors, 12 B, as they were saved" in run("verify", path).stdout.replace("\n", " ")
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     ran = run("verify", path, "--json")
-    assert ran.exit_code == 1
+    assert ran.exit_code == 4
     assert json.loads(ran.stdout)["what"] == f"{path} is not what was saved"

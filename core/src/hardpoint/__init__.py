@@ -23,7 +23,7 @@ _WHERE = {
         "DuplicateProvider HardpointError HardpointWarning InputError LockMismatch "
         "PackageError PlanError PolicyWarning ProviderDenied ProviderError ProviderFailed "
         "ProviderIncompatible ProviderNotFound ProviderSkipped ProviderUnavailable "
-        "TransportError VerificationError WeightsError did_you_mean"
+        "TransportError VerificationError WeightsError WeightsMismatch did_you_mean"
     ),
     "hardpoint.events": "Event",
     "hardpoint.hookspecs": "hookimpl",
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         TransportError as TransportError,
         VerificationError as VerificationError,
         WeightsError as WeightsError,
+        WeightsMismatch as WeightsMismatch,
         did_you_mean as did_you_mean,
     )
     from hardpoint.events import (

@@ -34,6 +34,7 @@ __all__ = [
     "TransportError",
     "VerificationError",
     "WeightsError",
+    "WeightsMismatch",
     "did_you_mean",
 ]
 
@@ -167,6 +168,10 @@ class PackageError(HardpointError):
 
 class WeightsError(HardpointError):
     """A weight file is damaged, hostile, or of another format; or a tensor is missing."""
+
+
+class WeightsMismatch(WeightsError):
+    """Weights are not what their checksum, or a signature over them, says."""
 
 
 class TransportError(HardpointError):

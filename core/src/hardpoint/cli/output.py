@@ -24,6 +24,7 @@ from hardpoint.errors import (
     PackageError,
     ProviderError,
     VerificationError,
+    WeightsMismatch,
     did_you_mean,
 )
 from hardpoint.registry.lock import UnusableLockError
@@ -39,8 +40,18 @@ EXIT_CODES: Mapping[int, str] = {
     FAILED: "what was asked for failed",
     USAGE: "the command line is wrong",
     PROVIDER: "a provider is missing, denied, incompatible or broken",
-    VERIFICATION: "a check failed: wrong numbers, a damaged package, a lock that does not match",
+    VERIFICATION: (
+        "a check failed: wrong numbers, a damaged package, weights or a lock that do not match"
+    ),
 }
+
+_FAILED_CHECKS = (
+    VerificationError,
+    PackageError,
+    LockMismatch,
+    UnusableLockError,
+    WeightsMismatch,
+)
 
 # A pipe has no width: a table in it is as wide as its content, so that nothing is cut.
 _PIPE_WIDTH = 100_000
@@ -114,7 +125,7 @@ def json_option(command: F) -> F:
 
 def exit_code(error: HardpointError) -> int:
     """Which of :data:`EXIT_CODES` an error ends the command with."""
-    if isinstance(error, VerificationError | PackageError | LockMismatch | UnusableLockError):
+    if isinstance(error, _FAILED_CHECKS):
         return VERIFICATION
     if isinstance(error, ProviderError):
         return PROVIDER

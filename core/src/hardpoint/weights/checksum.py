@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardpoint.errors import WeightsError
+from hardpoint.errors import WeightsError, WeightsMismatch
 from hardpoint.weights.opened import described
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def check(
 ) -> None:
     """Hold what was read against the checksum in the file's metadata.
 
-    :raises WeightsError: there is none, or it is another.
+    :raises WeightsMismatch: it is another.
+    :raises WeightsError: there is none.
     """
     stated = metadata.get(KEY)
     if stated is None:
@@ -65,7 +66,7 @@ def check(
         )
     found = checksum(tensors, tick)
     if found != stated:
-        raise WeightsError(
+        raise WeightsMismatch(
             f"{path} is not what was saved",
             cause=f"its tensors have the checksum {found}, and it states {stated}",
             remedy="get the file again from where it came from",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from hardpoint.cli.output import SuggestingGroup
-from hardpoint.cli.weights import convert, diff, info, merge, scan, slicing, verify
+from hardpoint.cli.weights import convert, diff, info, merge, scan, sign, slicing, verify
 
 
 @click.group("weights", cls=SuggestingGroup)
@@ -13,5 +13,5 @@ def command() -> None:
     """Look into files of weights, change them, and prove them."""
 
 
-for module in (info, convert, slicing, merge, diff, scan, verify):
+for module in (info, convert, slicing, merge, diff, scan, sign, verify):
     command.add_command(module.command)
