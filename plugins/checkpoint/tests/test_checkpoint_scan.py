@@ -7,6 +7,7 @@ import pytest
 import torch
 from checkpoint_forge import checkpoint, dictionary, name, pickled, tensor, text, tup
 
+from hardpoint_checkpoint import others
 from hardpoint_checkpoint.scan import scan
 
 SYSTEM = name("posix", "system") + tup(text("id")) + b"R"
@@ -80,16 +81,41 @@ def test_others_verdicts_are_shown_and_decide_nothing(tool, craft, monkeypatch):
     [verdicts] = [said for key, said in report["tools"].items() if key.startswith(tool)]
     assert verdicts[0].startswith("made.pt/a/data.pkl: ")
     assert "posix.system" in verdicts[0] or "malicious" in verdicts[0]
-    monkeypatch.setattr(f"hardpoint_checkpoint.scan._{tool}", lambda raw: "all is well")
+    monkeypatch.setattr("hardpoint_checkpoint.others._in_a_process", lambda *_: "all is well")
     assert scan(craft(checkpoint(dictionary(x=SYSTEM))))["refused"] is True
-    monkeypatch.setattr(f"hardpoint_checkpoint.scan._{tool}", lambda raw: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("1 / 0", "failed (ZeroDivisionError"),
+        ("while True: pass", "it was stopped after 1 seconds"),
+    ],
+)
+def test_a_tool_that_fails_or_never_ends_is_told_and_decides_nothing(
+    program, said, craft, monkeypatch
+):
+    if not any(map(importlib.util.find_spec, others.TOOLS)):
+        pytest.skip("none is installed: they are an optional extra")
+    monkeypatch.setattr(others, "_PROGRAM", program)
+    monkeypatch.setattr(others, "_SECONDS", 1 if "while" in program else 60)
     report = scan(craft(checkpoint(dictionary(w=tensor()))))
     assert report["refused"] is False
-    assert any("failed (ZeroDivisionError" in said[0] for said in report["tools"].values())
+    assert all(said in verdict for verdicts in report["tools"].values() for verdict in verdicts)
+
+
+def test_nothing_of_the_folder_is_imported_to_ask_others(craft, tmp_path, monkeypatch):
+    if importlib.util.find_spec("picklescan") is None:
+        pytest.skip("picklescan is not installed: it is an optional extra")
+    (tmp_path / "picklescan.py").write_text("raise SystemExit('imported from the folder')")
+    monkeypatch.chdir(tmp_path)
+    report = scan(craft(checkpoint(dictionary(x=SYSTEM))))
+    [[verdict]] = [said for key, said in report["tools"].items() if key.startswith("picklescan")]
+    assert "posix.system" in verdict
 
 
 def test_without_the_tools_nothing_is_said(craft, monkeypatch):
-    monkeypatch.setattr("hardpoint_checkpoint.scan.find_spec", lambda name: None)
+    monkeypatch.setattr("hardpoint_checkpoint.others.find_spec", lambda name: None)
     assert scan(craft(checkpoint(dictionary(w=tensor()))))["tools"] == {}
 
 
@@ -111,19 +137,33 @@ def test_the_command_prints_it_and_ends_with_1_where_the_file_is_refused(craft, 
     asjson = command(bad, "--json")
     assert asjson.exit_code == 1
     assert json.loads(asjson.stdout)["refused"] is True
-    assert json.loads(asjson.stdout)["format"] == "checkpoint"
+    [found] = json.loads(asjson.stdout)["files"]
+    assert (found["format"], found["refused"]) == ("checkpoint", True)
     good = craft(checkpoint(dictionary(w=tensor())), "good.pt")
     done = command(good)
     assert done.exit_code == 0
-    assert "good.pt: nothing is refused" in done.stdout
+    assert "1 file: 0 refused, 1 fine, 0 that nobody reads" in done.stdout
 
 
-def test_the_command_says_that_other_formats_hold_no_code(tmp_path):
+def test_a_place_is_told_by_the_byte_of_the_file_too(craft, tmp_path):
+    zipped = craft(checkpoint(dictionary(w=tensor(), x=SYSTEM)))
+    torch.save({"a": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    old = tmp_path / "old.pt"
+    for path, member in ((zipped, "a/data.pkl"), (old, None)):
+        for each in scan(path)["globals"]:
+            raw = path.read_bytes()[each["offset"] :][: each["length"]]
+            assert raw == name(each["module"], each["name"])
+            assert (each["path"], each["member"]) == (str(path), member)
+
+
+def test_other_formats_are_opened_with_their_own_readers(tmp_path):
     from safetensors.torch import save_file
 
     path = tmp_path / "m.safetensors"
     save_file({"a": torch.ones(1)}, path)
+    assert command(path).exit_code == 0
+    path.write_bytes(path.read_bytes()[:-1])
     done = command(path)
-    assert done.exit_code == 0
-    assert "safetensors files hold no code" in done.stdout
-    assert json.loads(command(path, "--json").stdout)["refused"] is False
+    assert done.exit_code == 1
+    assert "refused: " in done.stdout
+    assert "the file is cut short" in done.stdout

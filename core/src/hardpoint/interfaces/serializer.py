@@ -85,6 +85,13 @@ class Reader(Mapping[str, TensorInfo], ABC):
         """
         return None
 
+    def files(self) -> tuple[str, ...]:
+        """Every file that tensors or metadata come from, as :attr:`TensorInfo.file` names them.
+
+        One whose tensors lie in several files each has to say so here.
+        """
+        return tuple(dict.fromkeys(info.file for info in self.values()))
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the file. Safe to call twice."""
@@ -146,7 +153,9 @@ class Serializer(ABC):
 
         :returns: ``file``; ``refused`` (whether opening it is) and ``reason``; ``globals``: of each
             thing that the file names, ``module``, ``name``, ``allowed``, ``pickle`` (where in the
-            file) and ``position`` (byte of that); ``tools``: what other scanners say, by name.
+            file) and ``position`` (byte of that), and where that is known ``path`` (the very file),
+            ``member`` (of an archive), ``offset`` and ``length`` (bytes of the file); ``tools``:
+            what other scanners say, by name.
         :raises WeightsError: the file cannot be read at all.
         """
         return None

@@ -94,7 +94,7 @@ def parts_of(path: Path, registry: Registry) -> set[Path]:
             raise
         return parts  # nobody knows the format: it is signed as the one file it is
     with reader:
-        parts |= {Path(info.file) for info in reader.values()}
+        parts |= {Path(file) for file in reader.files()}
     return parts
 
 

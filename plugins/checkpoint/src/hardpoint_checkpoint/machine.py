@@ -26,12 +26,14 @@ _MAX_MARKS = 10_000
 class Found(NamedTuple):
     """A global that a pickle names.
 
-    :param at: byte of the pickle.
+    :param at: byte of the pickle at which the opcode that asks for it is.
+    :param length: bytes of that opcode, with the name where it stands there.
     """
 
     module: str
     name: str
     at: int
+    length: int
 
     @property
     def allowed(self) -> bool:
@@ -185,7 +187,7 @@ class Machine:
 
     def name(self, module: str, name: str) -> object:
         """What stands for a global."""
-        return self.find(Found(module, name, self.op_at))
+        return self.find(Found(module, name, self.op_at, self.at - self.op_at))
 
     def apply(self, function: object, args: object) -> object:
         """What calling a global gives."""

@@ -7,12 +7,7 @@ decide nothing.
 
 from __future__ import annotations
 
-import importlib
-import io
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -25,32 +20,33 @@ from hardpoint_checkpoint.archive import read_archive
 from hardpoint_checkpoint.legacy import PARTS, Pickles
 from hardpoint_checkpoint.machine import MAX_PICKLE, Found, Machine, Unknown, strict
 from hardpoint_checkpoint.opcodes import OPCODES
+from hardpoint_checkpoint.others import verdicts
 from hardpoint_checkpoint.standins import Refused
 from hardpoint_checkpoint.storages import Storages
 from hardpoint_checkpoint.zipped import PICKLE, pickle_of
 
 # Globals that are listed; a hostile pickle may name millions.
 _MOST = 10_000
-# fickling takes five seconds for a megabyte.
-_MOST_FOR_OTHERS = 1 << 20
 
 
 class _Looker:
     """Stands in for every global, and remembers it."""
 
-    def __init__(self, pickle: str) -> None:
-        self._pickle = pickle
-        self._offset = 0
+    def __init__(self, pickle: str, path: str, member: str | None = None, begin: int = 0) -> None:
+        self._where = {"pickle": pickle, "path": path, "member": member}
+        self._begin = begin
         self.found: dict[tuple[str, str], dict[str, object]] = {}
 
     def find(self, found: Found) -> object:
         key = (found.module, found.name)
         if key not in self.found and len(self.found) < _MOST:
             self.found[key] = {
-                "pickle": self._pickle,
+                **self._where,
                 "module": show(found.module)[1:-1],
                 "name": show(found.name)[1:-1],
                 "position": found.at,
+                "offset": self._begin + found.at,
+                "length": found.length,
                 "allowed": found.allowed,
             }
         return strict(found) if found.allowed else Unknown()
@@ -106,7 +102,7 @@ def scan(path: Path) -> Mapping[str, object]:
     for file in files:
         for where, raw, found in _pickles(file):
             globals_ += found
-            for name, verdict in _other_verdicts(raw).items():
+            for name, verdict in verdicts(raw).items():
                 tools.setdefault(name, []).append(f"{where}: {verdict}")
     return {
         "file": str(path),
@@ -135,10 +131,12 @@ def _pickles(source: Source) -> list[tuple[str, bytes, list[dict[str, object]]]]
             raws = {name: _member(source, archive, name) for name in members}
         except WeightsError:
             return []  # the reason says it
-        return [
-            (f"{file}/{archive.root}/{name}", raw, _look(f"{file}/{name}", raw))
-            for name, raw in raws.items()
-        ]
+        found = []
+        for name, raw in raws.items():
+            full, begin = f"{archive.root}/{name}", archive.members[name].begin
+            looker = _Looker(f"{file}/{name}", source.name, full, begin)
+            found.append((f"{file}/{full}", raw, _look(looker, raw)))
+        return found
     return _old_pickles(source, file)
 
 
@@ -152,8 +150,7 @@ def _member(source: Source, archive: object, name: str) -> bytes:
     return source.read(member.begin, min(member.size, MAX_PICKLE))
 
 
-def _look(pickle: str, raw: bytes) -> list[dict[str, object]]:
-    looker = _Looker(pickle)
+def _look(looker: _Looker, raw: bytes) -> list[dict[str, object]]:
     try:
         _Looking(raw, load=_load(views=False), find=looker.find).run(OPCODES)
     except Refused as error:
@@ -163,7 +160,7 @@ def _look(pickle: str, raw: bytes) -> list[dict[str, object]]:
 
 
 def _old_pickles(source: Source, file: str) -> list[tuple[str, bytes, list[dict[str, object]]]]:
-    looker = _Looker(file)
+    looker = _Looker(file, source.name)
     pickles = Pickles(source, find=looker.find, machine=_Looking)
     load = _load(views=True)
     try:
@@ -173,37 +170,3 @@ def _old_pickles(source: Source, file: str) -> list[tuple[str, bytes, list[dict[
         del error
     raw = source.read(0, pickles.at or min(source.size, 1 << 20))
     return [(file, raw, list(looker.found.values()))]
-
-
-def _other_verdicts(raw: bytes) -> dict[str, str]:
-    """What other scanners say, in words. They look at the bytes and run nothing either."""
-    said = {}
-    for name, ask in {"fickling": _fickling, "picklescan": _picklescan}.items():
-        if find_spec(name) is None:
-            continue
-        try:
-            if len(raw) > _MOST_FOR_OTHERS:
-                verdict = f"not asked: more than {_MOST_FOR_OTHERS} bytes would take too long"
-            else:
-                # They print what they notice; a caller's output is not theirs.
-                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                    verdict = ask(raw)
-        except Exception as error:
-            verdict = f"failed ({type(error).__name__}: {show(str(error))})"
-        said[f"{name} {version(name)}"] = verdict
-    return said
-
-
-def _fickling(raw: bytes) -> str:
-    pickled = importlib.import_module("fickling.fickle").StackedPickle.load(io.BytesIO(raw))
-    analysis = importlib.import_module("fickling.analysis")
-    worst = max((analysis.check_safety(each).severity for each in pickled), default=None)
-    return "nothing to judge" if worst is None else str(worst.name).lower().replace("_", " ")
-
-
-def _picklescan(raw: bytes) -> str:
-    scanner = importlib.import_module("picklescan.scanner")
-    result = scanner.scan_pickle_bytes(io.BytesIO(raw), "pickle")
-    found = sorted(f"{each.module}.{each.name}" for each in result.globals
-                   if each.safety.value == "dangerous")  # fmt: skip
-    return f"{result.issues_count} issue(s)" + (f": {show(', '.join(found))}" if found else "")

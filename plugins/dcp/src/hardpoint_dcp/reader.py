@@ -189,6 +189,12 @@ class DcpReader(Reader):
         nbytes = math.prod(shape) * itemsize
         return item, TensorInfo(name, item.dtype, shape, nbytes, source.name, begin)
 
+    def files(self) -> tuple[str, ...]:
+        """The metadata, and every file with an item of it."""
+        files, contents = self._opened()
+        names = dict.fromkeys(place.file for _, place in contents.places)
+        return (self._name, *(files[name].source.name for name in names))
+
     def tensor(self, name: str) -> torch.Tensor:
         """A view of the mapped file where one chunk holds the tensor aligned; else a copy.
 
