@@ -100,7 +100,7 @@ class Writer:
         if not held and texts.pop("format", None) == "pt":
             notes.append("metadata left out: format=pt")
         if target.shard_size is not None or (KEY in texts and target.path.name.endswith(_PT)):
-            # transformers 4 refuses files whose metadata do not say so, and takes those without any.
+            # transformers 4 refuses metadata that do not say so, and takes files without any.
             texts.setdefault("format", "pt")
         if target.shard_size is not None:
             return (
