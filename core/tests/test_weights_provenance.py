@@ -74,7 +74,7 @@ def test_the_same_work_gives_the_same_bytes_wherever_it_is_done(tmp_path, file):
 
 def test_it_is_left_out_when_asked(tmp_path, file):
     convert_weights(file, tmp_path / "b.safetensors", registry=REGISTRY, provenance=False)
-    assert metadata_of(tmp_path / "b.safetensors") == {"by": "me", "format": "pt"}
+    assert metadata_of(tmp_path / "b.safetensors") == {"by": "me"}
 
 
 def test_every_file_of_a_set_is_hashed(tmp_path, file):

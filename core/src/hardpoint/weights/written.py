@@ -99,8 +99,8 @@ class Writer:
             )
         if not held and texts.pop("format", None) == "pt":
             notes.append("metadata left out: format=pt")
-        if texts and (target.shard_size is not None or target.path.name.endswith(_PT)):
-            # Readers of Hugging Face's refuse files with metadata that do not say so.
+        if target.shard_size is not None or (KEY in texts and target.path.name.endswith(_PT)):
+            # transformers 4 refuses metadata that do not say so, and takes files without any.
             texts.setdefault("format", "pt")
         if target.shard_size is not None:
             return (
