@@ -12,6 +12,7 @@ from hardpoint.weights.choose import open_named, writer_for
 from hardpoint.weights.opened import bytes_in_memory
 from hardpoint.weights.progress import Counted, Progress, bar
 from hardpoint.weights.provenance import Work
+from hardpoint.weights.sharding import STEM
 from hardpoint.weights.written import Target, Writer
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def convert_weights(
     to: str | None = None,
     force: bool = False,
     shard_size: int | None = None,
+    shard_name: str = STEM,
     provenance: bool = True,
     progress: Progress | None = None,
 ) -> ConvertReport:
@@ -89,6 +91,7 @@ def convert_weights(
     :param to: the serializer that writes; by default the one of ``destination``'s suffix.
     :param force: replace ``destination`` if it exists.
     :param shard_size: bytes of a file at most: ``destination`` becomes a directory of files.
+    :param shard_name: what their names begin with; ``diffusers`` wants "diffusion_pytorch_model".
     :param provenance: record what was done, and the SHA-256 of each source file, which is read
         once more for that; see :mod:`hardpoint.weights.provenance`.
     :raises WeightsError: ``destination`` exists, or either side's format does not serve.
@@ -99,6 +102,7 @@ def convert_weights(
         to=to,
         force=force,
         shard_size=shard_size,
+        shard_name=shard_name,
         work=Work(operation="convert", arguments=arguments) if provenance else None,
     )
     writer = Writer.of(target, registry)

@@ -15,6 +15,7 @@ from hardpoint.weights.content import printable
 from hardpoint.weights.opened import Opened, bytes_in_memory
 from hardpoint.weights.progress import Progress
 from hardpoint.weights.provenance import Work, without_records
+from hardpoint.weights.sharding import STEM
 from hardpoint.weights.written import Target, Writer
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def merge_weights(
     last_wins: bool = False,
     metadata: Keep = "agree",
     shard_size: int | None = None,
+    shard_name: str = STEM,
     checksum: bool = False,
     provenance: bool = True,
     progress: Progress | None = None,
@@ -69,6 +71,7 @@ def merge_weights(
     :param metadata: of a key with several values: ``"agree"`` is an error, ``"first"`` and
         ``"last"`` take that source's; ``"none"`` keeps no metadata. A checksum is never kept.
     :param shard_size: bytes of a file at most: ``destination`` becomes a directory of files.
+    :param shard_name: what their names begin with; ``diffusers`` wants "diffusion_pytorch_model".
     :param checksum: add one of the new content.
     :param provenance: record what was done, and the SHA-256 of each source file, which is read
         once more for that.
@@ -87,6 +90,7 @@ def merge_weights(
         to=to,
         force=force,
         shard_size=shard_size,
+        shard_name=shard_name,
         checksum=checksum,
         work=Work(operation="merge", arguments=arguments) if provenance else None,
     )

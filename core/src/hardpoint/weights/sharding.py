@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from hardpoint.interfaces.serializer import Serializer
     from hardpoint.registry.registry import Registry
 
-_STEM = "model"
+# What `transformers` looks for; `diffusers` wants "diffusion_pytorch_model".
+STEM = "model"
 _INDEX = ".index.json"
-_SHARD = re.compile(rf"{_STEM}-[0-9]{{5}}-of-[0-9]{{5}}(\..+)")
+_SHARD = re.compile(r"(.+)-[0-9]{5}-of-[0-9]{5}(\..+)")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _MOST = 99_999  # five digits
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -48,11 +50,21 @@ def shard_size(text: str) -> int:
     return int(found[1]) * unit
 
 
-def shard_writer_for(path: Path, registry: Registry, name: str | None) -> tuple[str, Serializer]:
+def shard_writer_for(
+    path: Path, registry: Registry, name: str | None, stem: str
+) -> tuple[str, Serializer]:
     """The serializer that writes the files of a set, if ``path`` may become its directory.
 
-    :raises WeightsError: its format has no sets, or ``path`` holds other things than a set.
+    :param stem: what the names of the files begin with.
+    :raises WeightsError: ``stem`` cannot begin a name, the format has no sets, or ``path`` holds
+        other things than a set.
     """
+    if not _NAME.fullmatch(stem):
+        raise WeightsError(
+            f"files cannot be called {stem!r}",
+            cause="the name is one of letters, digits, and _ . - within",
+            remedy=f"leave it out ({STEM}), or say e.g. diffusion_pytorch_model",
+        )
     if name is None:
         sets = [
             each
@@ -86,7 +98,7 @@ def shard_writer_for(path: Path, registry: Registry, name: str | None) -> tuple[
     others = [
         each.name
         for each in (path.iterdir() if path.is_dir() else ())
-        if not _is_ours(each, suffix)
+        if not _is_ours(each, stem, suffix)
     ]
     if others:
         raise WeightsError(
@@ -105,9 +117,10 @@ def save_sharded(
     sizes: Mapping[str, int],
     metadata: Mapping[str, str],
     most: int,
+    stem: str,
     progress: Progress | None,
 ) -> tuple[Path, ...]:
-    """Write ``model-00001-of-0000N`` and so on, then the index; all at once become ``path``.
+    """Write ``STEM-00001-of-0000N`` and so on, then the index; all at once become ``path``.
 
     Tensors stay in their order; a tensor larger than ``most`` has a file of its own.
 
@@ -120,7 +133,7 @@ def save_sharded(
     name, serializer = writer
     suffix = _suffix(registry.info("serializer", name).suffixes)
     shards, total = plan(sizes, most), sum(sizes.values())
-    files = [f"{_STEM}-{at:05}-of-{len(shards):05}{suffix}" for at in range(1, len(shards) + 1)]
+    files = [f"{stem}-{at:05}-of-{len(shards):05}{suffix}" for at in range(1, len(shards) + 1)]
     index = _index(dict(zip(files, shards, strict=True)), total, metadata)
     # The checksum is of all tensors: it belongs to the index.
     texts = {key: value for key, value in metadata.items() if key != CHECKSUM}
@@ -134,7 +147,7 @@ def save_sharded(
             )
             done += sum(mine.values())
         atomic.replace(
-            made / _index_name(suffix), len(index), lambda write: write(memoryview(index))
+            made / _index_name(stem, suffix), len(index), lambda write: write(memoryview(index))
         )
 
     try:
@@ -146,7 +159,7 @@ def save_sharded(
             remedy="check the directory, its permissions and the free space; what was there is"
             " unchanged",
         ) from error
-    return tuple(path / each for each in (*files, _index_name(suffix)))
+    return tuple(path / each for each in (*files, _index_name(stem, suffix)))
 
 
 def plan(sizes: Mapping[str, int], most: int) -> list[list[str]]:
@@ -192,11 +205,13 @@ def _suffix(suffixes: tuple[str, ...]) -> str:
     return found[0] if found else ""
 
 
-def _index_name(suffix: str) -> str:
-    return f"{_STEM}{suffix}{_INDEX}"
+def _index_name(stem: str, suffix: str) -> str:
+    return f"{stem}{suffix}{_INDEX}"
 
 
-def _is_ours(path: Path, suffix: str) -> bool:
+def _is_ours(path: Path, stem: str, suffix: str) -> bool:
     """Whether a file is of a set that we would write here."""
     found = _SHARD.fullmatch(path.name)
-    return path.name == _index_name(suffix) or (found is not None and found[1] == suffix)
+    return path.name == _index_name(stem, suffix) or (
+        found is not None and found.groups() == (stem, suffix)
+    )

@@ -13,7 +13,7 @@ from hardpoint.weights.checksum import KEY as CHECKSUM, checksum as checksum_of
 from hardpoint.weights.choose import writer_for
 from hardpoint.weights.progress import Counted, Progress, ticker
 from hardpoint.weights.provenance import KEY, Work, files_of, record_of, without_records
-from hardpoint.weights.sharding import save_sharded, shard_writer_for
+from hardpoint.weights.sharding import STEM, save_sharded, shard_writer_for
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ class Target:
     :param to: the serializer that writes; by default the one of the suffix of ``path``.
     :param force: replace ``path`` if it exists.
     :param shard_size: bytes of a file at most; ``path`` is then a directory of several.
+    :param shard_name: what the names of those begin with.
     :param checksum: add one of the new content.
     :param work: what to put on record; ``None``: nothing.
     """
@@ -42,6 +43,7 @@ class Target:
     to: str | None = None
     force: bool = False
     shard_size: int | None = None
+    shard_name: str = STEM
     checksum: bool = False
     work: Work | None = None
 
@@ -69,7 +71,8 @@ class Writer:
             )
         if target.shard_size is None:
             return cls(target, registry, *writer_for(target.path, registry, target.to))
-        return cls(target, registry, *shard_writer_for(target.path, registry, target.to))
+        writer = shard_writer_for(target.path, registry, target.to, target.shard_name)
+        return cls(target, registry, *writer)
 
     def write(
         self,
@@ -106,7 +109,7 @@ class Writer:
             return (
                 save_sharded(
                     self.registry, (self.name, self.serializer), target.path, fetch, sizes,
-                    texts, target.shard_size, progress,
+                    texts, target.shard_size, target.shard_name, progress,
                 ),
                 tuple(notes),
             )  # fmt: skip

@@ -8,7 +8,7 @@ import rich_click as click
 
 from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import json_option
-from hardpoint.cli.weights.options import shard_size_option, tell, writing_options
+from hardpoint.cli.weights.options import shard_options, tell, writing_options
 from hardpoint.registry.registry import default_registry
 
 
@@ -16,7 +16,7 @@ from hardpoint.registry.registry import default_registry
 @click.argument("source", type=click.Path(path_type=Path), callback=existing_file)
 @click.argument("destination", type=click.Path(path_type=Path))
 @writing_options
-@shard_size_option
+@shard_options
 @json_option
 def command(
     source: Path,
@@ -25,6 +25,7 @@ def command(
     force: bool,
     provenance: bool,
     shard_size: int | None,
+    shard_name: str,
     as_json: bool,
 ) -> None:
     """Write the weights of SOURCE in another format, atomically."""
@@ -39,6 +40,7 @@ def command(
             to=to,
             force=force,
             shard_size=shard_size,
+            shard_name=shard_name,
             provenance=provenance,
             progress=show,
         )

@@ -11,7 +11,7 @@ from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import json_option
 from hardpoint.cli.weights.options import (
     checksum_option,
-    shard_size_option,
+    shard_options,
     tell,
     writing_options,
 )
@@ -44,7 +44,7 @@ def _existing(
     " agree is an error.",
 )
 @writing_options
-@shard_size_option
+@shard_options
 @checksum_option
 @json_option
 def command(
@@ -56,6 +56,7 @@ def command(
     force: bool,
     provenance: bool,
     shard_size: int | None,
+    shard_name: str,
     checksum: bool,
     as_json: bool,
 ) -> None:
@@ -73,6 +74,7 @@ def command(
             last_wins=last_wins,
             metadata=metadata,
             shard_size=shard_size,
+            shard_name=shard_name,
             checksum=checksum,
             provenance=provenance,
             progress=show,

@@ -52,14 +52,20 @@ def checksum_option(command: F) -> F:
     )
 
 
-def shard_size_option(command: F) -> F:
-    """Add ``--shard-size``, passed to the command in bytes."""
+def shard_options(command: F) -> F:
+    """Add ``--shard-size``, passed to the command in bytes, and ``--shard-name``."""
 
     def read(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
         from hardpoint.weights.sharding import shard_size
 
         return None if text is None else shard_size(text)
 
+    command = click.option(
+        "--shard-name",
+        default="model",
+        show_default=True,
+        help="What their names begin with; diffusers wants diffusion_pytorch_model.",
+    )(command)
     return click.option(
         "--shard-size",
         callback=read,
