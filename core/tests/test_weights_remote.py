@@ -102,6 +102,13 @@ def tensors(tmp_path: Path) -> dict[str, torch.Tensor]:
     return made
 
 
+def test_a_local_file_with_colons_in_its_name_is_a_file(tmp_path, monkeypatch, tensors):
+    monkeypatch.chdir(tmp_path)
+    hp.save_weights(tensors, "ab::c.safetensors")
+    loaded = hp.load_weights("ab::c.safetensors")
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
 def test_all_tensors_come_whole(server, tensors):
     for mode in ("map", "own"):
         found = hp.load_weights(server.url("model.safetensors"), mode=mode)

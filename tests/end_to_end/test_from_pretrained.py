@@ -138,6 +138,7 @@ def missing_weight(tmp_path):
         (lambda d: (d / "config.json").write_text("{"), "is not JSON"),
         (lambda d: (d / "config.json").write_text("[]"), "is no configuration"),
         (lambda d: spoil(d, auto_map={"AutoModel": "x.Y"}), "brings model code of its own"),
+        (lambda d: (d / "adapter_config.json").write_text("{}"), "would be loaded without it"),
         (lambda d: spoil(d, quantization_config={"bits": 4}), "holds a quantized model"),
         (lambda d: spoil(d, model_type="nothing_such"), "describes no model that transformers"),
         (lambda d: spoil(d, architectures=["NothingSuch"]), "has no NothingSuch"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from typing import Any
 
@@ -25,7 +26,9 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(::|://)")
 
 def is_url(path: str) -> bool:
     """Whether it names a place for fsspec (``https://...``, ``s3://...``), not a local path."""
-    return _URL.match(path) is not None
+    found = _URL.match(path)
+    # A file may be called "a::b", but none can be "a://b".
+    return found is not None and (found[1] == "://" or not os.path.lexists(path))
 
 
 def open_url(url: str) -> RemoteFile:

@@ -76,6 +76,12 @@ def _described(path: Path) -> tuple[Any, Any, Any]:
             cause="it has no config.json",
             remedy="give the directory that holds config.json and model.safetensors",
         )
+    if (path / "adapter_config.json").is_file():
+        raise WeightsError(
+            f"{path} holds an adapter, and the model would be loaded without it",
+            cause="adapter_config.json is in it",
+            remedy="merge the adapter into the model with peft, and save that",
+        )
     try:
         import transformers
     except ImportError as error:
