@@ -101,6 +101,7 @@ DEEP = b"\x80\x04)" + b"\x85" * 50_000
         (b"", "cut short or broken at byte 0"),
         (pickle.dumps(Boom()), "it names builtins.exec, which plain data does not need"),
         (pickle.dumps(PurePosixPath("a")), "it names pathlib.PurePosixPath"),
+        (b"\x80\x04c\x1b[2J\nx\xc2\x9b\n.", r"it names \x1b[2J.x\x9b, which plain"),
         (pickle.dumps([1, 2], 3)[:-1], "cut short"),
         (pickle.dumps([1, 2]) + b"x", "1 bytes follow its end"),
         (pickle.dumps([1, 2], 0), "is not known"),

@@ -7,7 +7,7 @@ import torch
 
 from hardpoint import ContractViolation, Registry, WeightsError
 from hardpoint.weights import load_weights, save_weights
-from text_weights import MAGIC, TextProvider
+from text_weights import MAGIC, TextProvider, TextReader
 
 
 @pytest.fixture
@@ -143,6 +143,31 @@ def test_a_tied_weight_stored_with_two_values_is_refused(load):
         "embed.weight and head.weight are one tensor in the module, and differ in the file"
     )
     assert torch.equal(module.embed.weight, before)
+
+
+def test_a_tied_weight_of_one_element_is_compared_whatever_its_stride(tmp_path):
+    class Strided(TextReader):
+        def tensor(self, name):
+            return torch.tensor([super().tensor(name)[0], 0.0])[::2]
+
+    class Pair(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = self.b = torch.nn.Parameter(torch.zeros(1))
+
+    provider, registry, path = TextProvider(), Registry(path=[]), tmp_path / "one.txt"
+    provider.serializer.reading = Strided
+    registry.add("serializer", "text", provider)
+    for value, fits in ((5.0, True), (6.0, False)):
+        stored = {"a": torch.tensor([5.0]), "b": torch.tensor([value])}
+        save_weights(stored, path, registry=registry)
+        module = Pair()
+        if fits:
+            load_weights(path, registry=registry, into=module)
+            assert module.a.item() == 5.0
+        else:
+            with pytest.raises(WeightsError, match="differ in the file"):
+                load_weights(path, registry=registry, into=module)
 
 
 def test_a_file_damaged_at_its_last_tensor_leaves_the_module_alone(load, registry, path):

@@ -85,6 +85,15 @@ def test_slices_are_slices_of_the_whole(serializer, tmp_path, save, place):
                     reader.slice(name, index)
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">i2", ">c8", ">u8"])
+def test_a_slice_of_one_element_is_read_whatever_the_step(serializer, tmp_path, dtype):
+    array = np.arange(2).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    with serializer.open(tmp_path / "a.npy") as reader:
+        found = reader.slice("array", slice(None, None, 2))
+        assert same(found, array[::2])
+
+
 def remote(path):
     fsspec = pytest.importorskip("fsspec")
     fsspec.filesystem("memory").pipe_file(f"/{path.name}", path.read_bytes())

@@ -15,6 +15,8 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hardpoint.storage.refusal import show
+
 # A number of more bytes than this is in no file of weights, and slow to turn into an int.
 _LONGEST_INT = 32
 _SCALARS = (str, int, float, bool, bytes, type(None))
@@ -147,9 +149,9 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise PickleRefused("a global is named by something that is not text")
         if (module, name) not in self.names:
-            raise PickleRefused(
-                f"it names {module[:100]}.{name[:100]}, which plain data does not need"
-            )
+            # Shown: what others wrote may hold what a terminal obeys.
+            what = show(f"{module[:100]}.{name[:100]}")[1:-1]
+            raise PickleRefused(f"it names {what}, which plain data does not need")
         self.stack.append(Name(module, name))
 
     def call(self) -> None:

@@ -208,5 +208,6 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
     if one.data_ptr() == other.data_ptr():
         return True
-    raw = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
-    return torch.equal(*raw)
+    # A tensor of one element is contiguous with any stride; a last size of one has none.
+    flat = (tensor.contiguous().reshape(-1).unsqueeze(-1) for tensor in (one, other))
+    return torch.equal(*(tensor.view(torch.uint8) for tensor in flat))

@@ -194,5 +194,6 @@ def _unpack(source: Source, stored: Stored, index: tuple[int | slice, ...]) -> t
 
 def _swap(tensor: torch.Tensor, width: int) -> torch.Tensor:
     """A copy whose numbers of ``width`` bytes are turned round."""
-    raw = tensor.contiguous().view(-1).view(torch.uint8).view(-1, width)
+    # A tensor of one element is contiguous with any stride; its bytes are looked at with none.
+    raw = tensor.contiguous().view(-1).unsqueeze(-1).view(torch.uint8).reshape(-1, width)
     return raw.flip(1).view(-1).view(tensor.dtype).view(tensor.shape)
