@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench conformance docs clean
+.PHONY: help demo test lint format fuzz bench conformance docs clean
 
 PYTHON ?=
 ARGS ?=
@@ -37,6 +37,10 @@ format: ## Let ruff rewrite what it can
 	$(call setup,--group lint)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+fuzz: ## Ten minutes of fuzzing the parsers of weights (ARGS="TARGET --seconds 3600" for other ways)
+	$(call setup,--group test --lone-group model)
+	$(RUN) tests/fuzz/run.py $(or $(ARGS),--seconds 600)
 
 bench: ## Every benchmark; the pages go to docs/benchmarks/
 	$(call setup,--group bench --lone-group model)
