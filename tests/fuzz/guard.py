@@ -104,15 +104,16 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if folder is None:
         return
     if event in _LOOKS:
-        path, wrong = arguments[0], _wrong(folder, arguments)
-        if wrong and not isinstance(path, int):
-            _refuse(f"{event} of {str(path)[:100]!r}: {wrong}")
+        # By number: it was opened before, by name.
+        wrong = "" if isinstance(arguments[0], int) else _wrong(folder, arguments)
+        if wrong:
+            _refuse(f"{event} of {str(arguments[0])[:100]!r}: {wrong}")
     elif event in _NEVER or event.startswith(_NEVER_OF):
         _refuse(f"{event} {str(arguments)[:100]}")
 
 
 def _wrong(folder: str, arguments: tuple[object, ...]) -> str:
-    path = os.path.abspath(os.fsdecode(arguments[0]))  # type: ignore[arg-type]  # noqa: PTH100 - resolve() looks at the disk
+    path = os.path.abspath(os.fsdecode(arguments[0] or "."))  # type: ignore[arg-type]  # noqa: PTH100 - resolve() looks at the disk
     if not f"{path}/".startswith(f"{folder}/"):
         return "outside the folder of the input"
     flags = arguments[2] if len(arguments) == 3 else 0

@@ -15,7 +15,8 @@ from hardpoint_checkpoint.serializer import CheckpointSerializer
 
 _SERIALIZER = CheckpointSerializer()
 # Other scanners are asked by scan(); they are not ours to fuzz.
-scanning._other_verdicts = lambda raw: {}
+assert callable(scanning.verdicts)
+scanning.verdicts = lambda raw: {}
 
 # Python imports it when first used, which here is when a file asks for it.
 "".encode("raw-unicode-escape")
