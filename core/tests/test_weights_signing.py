@@ -298,6 +298,7 @@ def test_a_damaged_signature_never_verifies_and_never_is_a_traceback(file, keys,
         (lambda p: p["serialization"].update(method="guess"), "method 'guess'"),
         (lambda p: p["serialization"].update(hash_type="md5"), "'md5'"),
         (lambda p: p["serialization"].update(method="shards", shard_size=0), "pieces of 0 bytes"),
+        (lambda p: p["serialization"].update(method="shards", shard_size=1e999), "infinity"),
     ],
 )
 def test_a_statement_that_means_nothing_is_refused_before_it_is_used(file, keys, change, cause):

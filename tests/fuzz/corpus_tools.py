@@ -39,8 +39,9 @@ def merge(names: Iterable[str], fresh: Path) -> int:
             script.write_text(f'#!/bin/sh\nexec {fixed} "$@"\n', "utf-8")
             script.chmod(0o755)
             sources = [path for path in (CORPUS / name, seeds, fresh / name) if path.is_dir()]
+            # Without counters: an input for each branch, not for how often it is taken.
             answer = subprocess.run(
-                [str(script), "-merge=1", str(least), *map(str, sources)],
+                [str(script), "-merge=1", "-use_counters=0", str(least), *map(str, sources)],
                 env={**os.environ, "HARDPOINT_FUZZ_SELF": str(script)},
                 capture_output=True,
                 check=False,

@@ -20,7 +20,7 @@ makes from a corpus of good and hostile files, guided by the branches they reach
 Whatever the bytes: a `WeightsError` with a cause and a remedy that a terminal can print, or tensors
 of the shape and dtype announced, the same by `tensor()`, `slice()` and `mode="own"`. Within 3 s of
 CPU time and 256 MiB; no code run or imported, no file opened outside the input's folder, none
-written. What the reference reader of safetensors refuses must be refused; where it, NumPy, onnx or
+written. What the reference reader of safetensors refuses must be refused; where it, NumPy, onnx, gguf or
 `torch.load(weights_only=True)` read a file too, the values must be equal.
 
 What each target is stands at the top of its file in `tests/fuzz/targets/`; `make fuzz` runs them.

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 # Ours alone: torch is not what is tested.
 INSTRUMENTED = [
     "hardpoint.storage", "hardpoint_safetensors", "hardpoint_checkpoint", "hardpoint_dcp",
-    "hardpoint_numpy", "hardpoint_gguf", "hardpoint_onnx", "planted_parser",
+    "hardpoint_numpy", "hardpoint_gguf", "hardpoint_onnx", "hardpoint.weights.statement", "planted_parser",
 ]  # fmt: skip
 
 

@@ -1,13 +1,15 @@
-"""A GGUF file."""
+"""A GGUF file; where the library gguf reads it too, the plain tensors must be equal."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from invariants import read_file
+import gguf
+from invariants import demand, raw, read_file
 from target import Target, files
 from wrapped import swapping_parts
 
 from hardpoint_gguf.serializer import GgufSerializer
+from hardpoint_gguf.types import BY_NUMBER
 
 _SERIALIZER = GgufSerializer()
 
@@ -15,7 +17,16 @@ _SERIALIZER = GgufSerializer()
 def run(data: bytes, folder: Path) -> None:
     path = folder / "model.gguf"
     path.write_bytes(data)
-    read_file(_SERIALIZER, path)
+    ours = read_file(_SERIALIZER, path)
+    if not ours:
+        return
+    try:
+        theirs = gguf.GGUFReader(path).tensors
+    except Exception:  # it cannot read some types of metadata: no verdict
+        return
+    for tensor in theirs:
+        if not BY_NUMBER[int(tensor.tensor_type)].quantized:
+            demand(tensor.data.tobytes() == raw(ours[tensor.name]), "gguf reads other values")
 
 
 def seeds() -> Iterator[bytes]:

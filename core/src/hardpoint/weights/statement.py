@@ -94,8 +94,8 @@ def parse(raw: bytes, path: Path) -> Statement:
         return _statement(statement["predicate"])
     except (LookupError, TypeError, AttributeError) as error:
         raise damaged(path, f"it lacks a part, or has another kind of it: {show(error)}") from error
-    # RecursionError: JSON that is nested too deeply.
-    except (ValueError, binascii.Error, RecursionError) as error:
+    # RecursionError: JSON that is nested too deeply. OverflowError: 1e999, which JSON may say.
+    except (ValueError, OverflowError, binascii.Error, RecursionError) as error:
         raise damaged(path, show(str(error))[1:-1]) from error
 
 
