@@ -19,6 +19,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +29,29 @@ _SUFFIX = ".tmp"
 _CHUNK = 1 << 23
 SWITCH = "HARDPOINT_FSYNC"
 _WRITE_OUT = 2  # SYNC_FILE_RANGE_WRITE: begin to write these pages, and do not wait
+
+
+_condition: ContextVar[Callable[[], None] | None] = ContextVar("condition", default=None)
+
+
+@contextlib.contextmanager
+def only_if(check: Callable[[], None]) -> Iterator[None]:
+    """Within, nothing takes a name (of a file or directory) before ``check`` was called once more.
+
+    What it raises leaves all as it was: for what must still hold after the work, not only before.
+    """
+    token = _condition.set(check)
+    try:
+        yield
+    finally:
+        _condition.reset(token)
+
+
+def check_condition() -> None:
+    """What :func:`only_if` asks for."""
+    check = _condition.get()
+    if check is not None:
+        check()
 
 
 class NotSyncedError(OSError):
@@ -55,6 +79,7 @@ def replace(path: Path, size: int, fill: Callable[[Callable[[memoryview], None]]
             os.fchmod(descriptor, mode)
         if durable:
             os.fsync(descriptor)
+        check_condition()
         temporary.replace(path)
     if durable:
         try:

@@ -87,7 +87,10 @@ class DirectFile:
         """This thread's own, page-aligned; kept, since touching new memory costs more."""
         found: memoryview | None = getattr(self._threads, "scratch", None)
         if found is None:
-            found = self._threads.scratch = memoryview(mmap.mmap(-1, _SCRATCH))
+            found = self._threads.scratch = memoryview(
+                # Private: a forked child must not read into its parent's.
+                mmap.mmap(-1, _SCRATCH, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            )
         return found
 
 

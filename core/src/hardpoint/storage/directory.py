@@ -18,6 +18,8 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hardpoint.storage.atomic import check_condition
+
 _PREFIX = ".hardpoint-directory-"
 _TEMPORARY = ".tmp"
 _EXCHANGE = 2  # RENAME_EXCHANGE of linux/fs.h
@@ -44,6 +46,7 @@ def replace(path: Path, fill: Callable[[Path], None]) -> None:
         sync(made)
         if path.is_dir() and not path.is_symlink():
             made.chmod(stat.S_IMODE(path.stat().st_mode))
+        check_condition()
         _put(made, path)
     sync(parent)
 
@@ -118,7 +121,7 @@ def _recover(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink()
     else:
         # The new content is in place; what cannot be removed is swept by the next save.

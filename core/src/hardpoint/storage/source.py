@@ -143,14 +143,15 @@ class LocalFile(Source):
         """Whether ``buffer`` was filled past the cache. If not, the plain way does it, or says why
         it cannot be done.
         """
-        if not direct.worth(len(buffer)) or self._past_cache is False:
+        past = self._past_cache  # asked once: another thread may find meanwhile that there is none
+        if not direct.worth(len(buffer)) or past is False:
             return False
         try:
             if direct.is_cached(self._descriptor, offset, len(buffer)):
                 return False
-            if self._past_cache is True:
-                self._past_cache = direct.DirectFile(self._descriptor)
-            return self._past_cache.read_into(offset, buffer)
+            if past is True:
+                past = self._past_cache = direct.DirectFile(self._descriptor)
+            return past.read_into(offset, buffer)
         except (OSError, ValueError):  # not on this file system, or the file is not as it was
             self._past_cache = False
             return False
@@ -160,7 +161,9 @@ class LocalFile(Source):
         """As :attr:`Source.parallel`: more than cores where the disk must be waited for."""
         if self._is_cached():
             return min(_READERS, os.cpu_count() or 1)
-        if self._past_cache is False:  # read ahead of each reader in long steps
+        if self._past_cache is False and hasattr(
+            os, "posix_fadvise"
+        ):  # read ahead of each reader in long steps
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return _READERS
 

@@ -69,7 +69,7 @@ def shard_writer_for(
         sets = [
             each
             for each, _ in registry.available("serializer").ready
-            if (info := registry.info("serializer", each)).can_save and _suffix(info.suffixes)
+            if (info := registry.info("serializer", each)).can_save and set_suffix(info.suffixes)
         ]
         if len(sets) != 1:
             raise WeightsError(
@@ -80,7 +80,7 @@ def shard_writer_for(
             )
         name = sets[0]
     name, serializer = writer_for(path, registry, name)
-    suffix = _suffix(registry.info("serializer", name).suffixes)
+    suffix = set_suffix(registry.info("serializer", name).suffixes)
     if not suffix:
         raise WeightsError(
             f"{name} writes no sets of files",
@@ -89,6 +89,15 @@ def shard_writer_for(
             cause="its format has no index of shards",
             remedy="leave out the shard size, or write safetensors",
         )
+    check_directory(path, stem, suffix)
+    return name, serializer
+
+
+def check_directory(path: Path, stem: str, suffix: str) -> None:
+    """Whether a set may take the place of what ``path`` is now.
+
+    :raises WeightsError: it is a file or a link, or holds other things than a set.
+    """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise WeightsError(
             f"{path} cannot become a directory of shards",
@@ -106,7 +115,6 @@ def shard_writer_for(
             cause=f"it holds other things than a set of shards: {some(others)}",
             remedy="choose another name, or move them away",
         )
-    return name, serializer
 
 
 def save_sharded(
@@ -131,7 +139,7 @@ def save_sharded(
     from hardpoint.storage import atomic, directory
 
     name, serializer = writer
-    suffix = _suffix(registry.info("serializer", name).suffixes)
+    suffix = set_suffix(registry.info("serializer", name).suffixes)
     shards, total = plan(sizes, most), sum(sizes.values())
     files = [f"{stem}-{at:05}-of-{len(shards):05}{suffix}" for at in range(1, len(shards) + 1)]
     index = _index(dict(zip(files, shards, strict=True)), total, metadata)
@@ -199,7 +207,7 @@ def _later(progress: Progress | None, done: int, total: int) -> Progress | None:
     return lambda more, _, name: progress(done + more, total, name)
 
 
-def _suffix(suffixes: tuple[str, ...]) -> str:
+def set_suffix(suffixes: tuple[str, ...]) -> str:
     """Of the files of a set, if the format has an index of them; else ``""``."""
     found = [suffix.removesuffix(_INDEX) for suffix in suffixes if suffix.endswith(_INDEX)]
     return found[0] if found else ""
@@ -212,6 +220,7 @@ def _index_name(stem: str, suffix: str) -> str:
 def _is_ours(path: Path, stem: str, suffix: str) -> bool:
     """Whether a file is of a set that we would write here."""
     found = _SHARD.fullmatch(path.name)
-    return path.name == _index_name(stem, suffix) or (
+    named = path.name == _index_name(stem, suffix) or (
         found is not None and found.groups() == (stem, suffix)
     )
+    return named and path.is_file() and not path.is_symlink()

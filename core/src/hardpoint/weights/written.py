@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import WeightsError
+from hardpoint.storage.atomic import only_if
 from hardpoint.weights.checksum import KEY as CHECKSUM, checksum as checksum_of
 from hardpoint.weights.choose import writer_for
 from hardpoint.weights.progress import Counted, Progress, ticker
 from hardpoint.weights.provenance import KEY, Work, files_of, record_of, without_records
-from hardpoint.weights.sharding import STEM, save_sharded, shard_writer_for
+from hardpoint.weights.sharding import (
+    STEM,
+    check_directory,
+    save_sharded,
+    set_suffix,
+    shard_writer_for,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +70,7 @@ class Writer:
 
         :raises WeightsError: the path exists, or nobody writes such files.
         """
-        if os.path.lexists(target.path) and not target.force:
-            raise WeightsError(
-                f"{target.path} exists",
-                cause="nothing is replaced unasked",
-                remedy="choose another name, or force=True (--force)",
-            )
+        _check_free(target)
         if target.shard_size is None:
             return cls(target, registry, *writer_for(target.path, registry, target.to))
         writer = shard_writer_for(target.path, registry, target.to, target.shard_name)
@@ -88,6 +90,17 @@ class Writer:
         :param sizes: bytes of each.
         """
         target, notes = self.target, []
+        read = [file for source in sources for file in files_of(*source).values()]
+
+        def still() -> None:
+            """What was so when the work began, and was put on record."""
+            for file in read:
+                file.check_unchanged()
+            if target.shard_size is None:
+                _check_free(target)
+            else:
+                self._check_directory()
+
         texts = without_records(metadata)
         if any(len(files_of(*source)) > 1 for source in sources):
             texts = {key: value for key, value in texts.items() if key not in _OF_SETS}
@@ -105,16 +118,22 @@ class Writer:
         if target.shard_size is not None or (KEY in texts and target.path.name.endswith(_PT)):
             # transformers 4 refuses metadata that do not say so, and takes files without any.
             texts.setdefault("format", "pt")
-        if target.shard_size is not None:
-            return (
-                save_sharded(
+        files: tuple[Path, ...] = (target.path,)
+        with only_if(still):
+            if target.shard_size is not None:
+                files = save_sharded(
                     self.registry, (self.name, self.serializer), target.path, fetch, sizes,
                     texts, target.shard_size, target.shard_name, progress,
-                ),
-                tuple(notes),
-            )  # fmt: skip
-        self.serializer.save(Counted(fetch, sizes, progress), target.path, metadata=texts)
-        return (target.path,), tuple(notes)
+                )  # fmt: skip
+            else:
+                self.serializer.save(Counted(fetch, sizes, progress), target.path, metadata=texts)
+        return files, tuple(notes)
+
+    def _check_directory(self) -> None:
+        target = self.target
+        _check_free(target)
+        suffix = set_suffix(self.registry.info("serializer", self.name).suffixes)
+        check_directory(target.path, target.shard_name, suffix)
 
     def _record(
         self, work: Work, sources: Sequence[tuple[Path, Opened]], progress: Progress | None
@@ -125,3 +144,12 @@ class Writer:
             tick = ticker(progress, sum(file.size for file in files))
         origin = self.registry.record("serializer", self.name).origin
         return record_of(work, sources, (self.name, origin), tick)
+
+
+def _check_free(target: Target) -> None:
+    if os.path.lexists(target.path) and not target.force:
+        raise WeightsError(
+            f"{target.path} exists",
+            cause="nothing is replaced unasked",
+            remedy="choose another name, or force=True (--force)",
+        )
