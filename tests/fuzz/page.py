@@ -70,6 +70,6 @@ def _machine() -> str:
         versions.append(f"{name} {importlib.metadata.version(name)}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"- {names[0] if names else platform.processor()}, {cores} of its cores used at most, "
+        f"- {names[0] if names else platform.processor()}, run on {cores} of its cores, "
         f"{platform.system()} {platform.machine()}\n- {', '.join(versions)}"
     )

@@ -84,7 +84,7 @@ FAULTS = {
     "exec": "Finding: forbidden: compile",
     "open": "Finding: forbidden: open of '/etc/hostname': outside the folder of the input",
     "save": "for writing",
-    "import": "antigravity.cpython",
+    "import": "Finding: forbidden: ",  # of the folder or the file, whichever it looks at first
     "slow": "Finding: it took more than 3.0 s",
     "large": "Finding: memory grew by more than 256 MiB",
     "control characters": "Finding: an error that is not printable",
