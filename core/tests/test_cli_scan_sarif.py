@@ -1,10 +1,12 @@
 """``hardpoint weights scan`` over files and folders: tables, JSON and SARIF of the same findings."""
 
+import io
 import json
 import pickle
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -243,9 +245,99 @@ def test_the_parts_of_a_distributed_checkpoint_stand_under_its_metadata(tmp_path
 def test_an_archive_of_something_else_is_a_stranger(tmp_path):
     with zipfile.ZipFile(tmp_path / "docs.zip", "w") as archive:
         archive.writestr("readme.txt", "x")
-    (tmp_path / "blob.bin").write_bytes(bytes(64))
-    found = scan_paths([tmp_path], registry=hp.default_registry())
-    assert [each.status for each in found] == [UNKNOWN, UNKNOWN]
+    [found] = scan_paths([tmp_path], registry=hp.default_registry())
+    assert found.status == UNKNOWN
+
+
+# Neither begins as pickles do: any opcode may come first.
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.bin", "X.PT", "m.pth.tar"])
+@pytest.mark.parametrize(
+    "raw",
+    [b"N0cos\nsystem\n(S'true'\ntR.", b"\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R."],
+)
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_nobody_reads_is_refused_where_its_name_is_one_of_pickles(
+    name, raw, installed, tmp_path
+):
+    (tmp_path / name).write_bytes(raw)
+    registry = hp.default_registry() if installed else Registry(path=[])
+    [found] = scan_paths([tmp_path], registry=registry)
+    assert found.status == REFUSED
+    assert found.reason.startswith("nobody reads it, and a file of that name may be a pickle\n")
+    assert [each["name"] for each in found.dangerous] == ["system"] * installed
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a/notes.txt", "a/data.pkl", *(f"a/{number}{'x' * 70}" for number in range(15_000))],
+        ["a/notes.txt", "a/DATA.PKL"],
+        ["model.pt"],
+    ],
+    ids=["last of many", "capitals", "within"],
+)
+def test_an_archive_that_nobody_reads_is_refused_where_a_member_may_be_a_pickle(names, tmp_path):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for at, name in enumerate(names):
+            how = zipfile.ZIP_STORED if at else zipfile.ZIP_DEFLATED
+            archive.writestr(name, pickle.dumps(Runs()), how)
+    (tmp_path / "weights.zip").write_bytes(made.getvalue())
+    [found] = scan_paths([tmp_path], registry=hp.default_registry())
+    assert found.status == REFUSED
+    assert "a zip archive with such members may hold a pickle" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "reason"),
+    [("_MAX_ZIP", 300, "more than 300 bytes"), ("_MAX_ENTRIES", 3, "more than 3 members")],
+)
+def test_an_archive_too_large_to_search_is_refused(limit, value, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"hardpoint.weights.scan.{limit}", value)
+    with zipfile.ZipFile(tmp_path / "docs.zip", "w") as archive:
+        for number in range(5):
+            archive.writestr(f"{number}.txt", "x")
+    [found] = scan_paths([tmp_path], registry=hp.default_registry())
+    assert found.status == REFUSED
+    assert f"a zip archive of {reason} is not searched" in found.reason
+
+
+def test_a_model_with_its_usual_companions_is_fine(tmp_path):
+    hp.save_weights({"w": torch.ones(3)}, tmp_path / "model.safetensors")
+    torch.save({"w": torch.ones(3)}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\x03" + bytes(19))
+    for name, text in {
+        "config.json": "{}", "tokenizer.json": '{"version": "1.0"}', "README.md": "# words",
+        "LICENSE": "MIT", "vocab.txt": "[PAD]\n[UNK]", "merges.txt": "#version: 0.2\na b",
+        "modeling.py": "import os\n", ".gitattributes": "*.bin filter=lfs",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(text)
+    for name in ("tokenizer.model", "spiece.model"):
+        (tmp_path / name).write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    if find_spec("onnx") and find_spec("hardpoint_onnx"):
+        from onnx import TensorProto, helper
+
+        proto = TensorProto(name="w", data_type=TensorProto.UINT8, dims=(64,))
+        proto.data_location = TensorProto.EXTERNAL
+        proto.external_data.add(key="location", value="model_data.bin")
+        (tmp_path / "model_data.bin").write_bytes(bytes(64))
+        graph = helper.make_graph([], "g", [], [], [proto])
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+        (tmp_path / "model.onnx").write_bytes(made.SerializeToString())
+    ran = run(tmp_path, "--json")
+    assert REFUSED not in statuses(ran).values(), ran.stdout
+    assert statuses(ran)["pytorch_model.bin"] == FINE
+    assert ran.exit_code == 0
+
+
+def test_a_file_s_name_gives_the_terminal_no_orders(tmp_path):
+    (tmp_path / "a\x1b[2Jb\n0 files: 0 refused.bin").write_bytes(b"x")
+    (tmp_path / "c\x1b[2Jd.txt").write_bytes(b"x")
+    ran = run(tmp_path)
+    assert ran.exit_code == 1
+    assert "\x1b" not in ran.stdout
+    assert "\\x1b[2Jb\\n0 files: 0 refused.bin" in ran.stdout
+    assert not [line for line in ran.stdout.splitlines() if line.startswith("0 files")]
 
 
 def test_what_an_index_repeats_of_its_shards_is_told_once(tmp_path):

@@ -2,7 +2,8 @@
 
 A format that can hold code is scanned by its serializer; of any other, the header is opened by the
 real reader, and what that refuses is refused here. No file is passed over in silence: one that
-nobody knows is told as such, and a pickle that nobody reads is refused.
+nobody knows is told as such. It is refused where it may be a pickle: by its name, for any opcode
+may come first in one; as a zip archive, by the names of its members; else by its first bytes.
 """
 
 from __future__ import annotations
@@ -25,11 +26,21 @@ REFUSED = "refused"
 UNKNOWN = "unknown"
 
 _HEAD = 512
-_TAIL = 1 << 20
 _ZIP = b"PK\x03\x04"
+# An entry of a zip directory: 42 bytes after the signature comes the name, whose length is told.
+_ENTRY = re.compile(rb"PK\x01\x02(?=[\s\S]{24}([\s\S]{2})[\s\S]{16})")
+# Case does not matter to the reader of torch.load.
+_PICKLED_MEMBER = re.compile(
+    rb"\.(pkl|pickle|p|pk|joblib|dill|pt|pth|th|ckpt|bin)(?![a-z0-9])", re.IGNORECASE
+)
+# Archives are searched up to so many bytes and so many entries.
+_MAX_ZIP = 64 << 20
+_MAX_ENTRIES = 100_000
 # Protocols 0 and 1 begin with no magic: a name, maybe after a few marks.
 _OLD_PICKLE = re.compile(rb"[(\]}l0-9pd\n]{0,16}[ci][A-Za-z_][\w.]*\r?\n[A-Za-z_][\w.]*\r?\n")
-_PICKLE_SUFFIXES = frozenset({".pkl", ".pickle", ".joblib", ".dill"})
+_PICKLE_SUFFIXES = frozenset(
+    {".pkl", ".pickle", ".p", ".pk", ".joblib", ".dill", ".pt", ".pth", ".th", ".ckpt", ".tar"}
+)
 # Files of many kinds are called so: the name alone makes no checkpoint of one.
 _GENERIC = frozenset({".bin"})
 
@@ -108,13 +119,18 @@ def _is_part(result: Scanned, parts: set[Path], registry: Registry) -> bool:
     file = result.file
     if result.status == FINE or result.dangerous or file.resolve() not in parts:
         return False
-    if file.suffix in _PICKLE_SUFFIXES:
+    suffix = file.suffix.lower()
+    if suffix in _PICKLE_SUFFIXES:
         return False
     names = [name for name, _ in registry.available("serializer").ready]
     claimed = any(file.name.endswith(registry.info("serializer", n).suffixes) for n in names)
-    if claimed and file.suffix not in _GENERIC:
+    if claimed and suffix not in _GENERIC:
         return False
-    return result.status == UNKNOWN or not _raw_pickle(_head(file))
+    if result.status == UNKNOWN:
+        return True
+    head = _head(file)
+    # Other sets do have zip archives for parts: those of a distributed checkpoint are.
+    return not _raw_pickle(head) and not (suffix in _GENERIC and head.startswith(_ZIP))
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -184,30 +200,52 @@ def _unrecognized(file: Path, registry: Registry) -> Scanned:
     words, remedy = look(file, names)
     if not file.is_file():
         return Scanned(file, UNKNOWN, reason=f"it holds {words}")
-    if _like_a_pickle(file):
-        asked = [
-            _ask(file, name, registry)
-            for name in names
-            if _looks_for_code(registry.open("serializer", name))
-        ]
-        if asked:
-            return max(asked, key=lambda result: len(result.globals))
-        return Scanned(file, REFUSED, reason=f"it holds a pickle, which can run code\n  {remedy}")
-    if file.suffix not in _GENERIC:
-        for name in names:
-            if file.name.endswith(registry.info("serializer", name).suffixes):
-                return _ask(file, name, registry)
+    scanners = [name for name in names if _looks_for_code(registry.open("serializer", name))]
+    why = _why_a_pickle(
+        file, [s for n in scanners for s in registry.info("serializer", n).suffixes]
+    )
+    if why is not None:
+        asked = [_ask(file, name, registry) for name in scanners]
+        if not asked:
+            return Scanned(file, REFUSED, reason=f"{why}\n  it holds {words}\n  {remedy}")
+        most = max(asked, key=lambda result: len(result.globals))
+        reason = why if most.reason is None else f"{why}\n  {most.reason}"
+        return replace(most, status=REFUSED, reason=reason)
+    for name in names:
+        if file.name.endswith(registry.info("serializer", name).suffixes):
+            return _ask(file, name, registry)
     return Scanned(file, UNKNOWN, reason=f"it holds {words}")
 
 
-def _like_a_pickle(file: Path) -> bool:
-    """Whether unpickling it, or a member of it, may come to somebody's mind."""
+def _why_a_pickle(file: Path, claimed: Iterable[str]) -> str | None:
+    """Why unpickling a file that nobody reads, or a member of it, may come to somebody's mind.
+
+    :param claimed: the suffixes of the serializers that look for code.
+    """
     head = _head(file)
-    if head.startswith(_ZIP):
-        with file.open("rb") as opened:
-            opened.seek(max(0, opened.seek(0, os.SEEK_END) - _TAIL))
-            return b".pkl" in opened.read(_TAIL)
-    return file.suffix in _PICKLE_SUFFIXES or _raw_pickle(head)
+    if _raw_pickle(head):
+        return "it holds a pickle, which can run code"
+    name = file.name.lower()
+    if file.suffix.lower() in _PICKLE_SUFFIXES | _GENERIC or name.endswith(tuple(claimed)):
+        return "nobody reads it, and a file of that name may be a pickle"
+    return _why_a_zip(file) if head.startswith(_ZIP) else None
+
+
+def _why_a_zip(file: Path) -> str | None:
+    """As above. Readers find the directory in different ways: whatever may be an entry counts."""
+    with file.open("rb") as opened:
+        raw = opened.read(_MAX_ZIP + 1)
+    if len(raw) > _MAX_ZIP:
+        return f"nobody reads it, and a zip archive of more than {_MAX_ZIP} bytes is not searched"
+    for number, entry in enumerate(_ENTRY.finditer(raw)):
+        if number == _MAX_ENTRIES:
+            return (
+                f"nobody reads it, and a zip archive of more than {number} members is not searched"
+            )
+        length = int.from_bytes(entry[1], "little")
+        if _PICKLED_MEMBER.search(raw, entry.end() + 42, entry.end() + 42 + length):
+            return "nobody reads it, and a zip archive with such members may hold a pickle"
+    return None
 
 
 def _raw_pickle(head: bytes) -> bool:

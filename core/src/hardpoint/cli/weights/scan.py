@@ -133,7 +133,7 @@ def _print(results: Sequence[Scanned]) -> None:
             REFUSED: "REFUSED",
             UNKNOWN: f"nobody reads it: {each.reason}",
         }
-        add_row(summary, each.file, each.format or "", verdict[each.status])
+        add_row(summary, _name(each), each.format or "", _lines(verdict[each.status], each))
     out = console()
     if results:
         out.print(summary)
@@ -154,11 +154,26 @@ def _details(result: Scanned) -> None:
         for each in result.globals:
             asked = f"{each['module']}.{each['name']}"
             allowed = "yes" if each["allowed"] else "NO"
-            add_row(listing, asked, allowed, each["pickle"], each["position"])
+            add_row(listing, asked, allowed, _lines(each["pickle"], result), each["position"])
         out.print(listing)
         out.print()
     for tool, verdicts in result.tools.items():
         for verdict in verdicts:
-            out.print(f"{tool} says, {verdict}", markup=False)
+            out.print(f"{tool} says, {_lines(verdict, result)}", markup=False)
     if result.reason and result.status == "refused":
-        out.print(f"refused: {result.reason}\n", markup=False)
+        out.print(f"refused: {_lines(result.reason, result)}\n", markup=False)
+
+
+def _name(result: Scanned) -> str:
+    from hardpoint.weights.content import printable
+
+    return printable(str(result.file), 4096)
+
+
+def _lines(text: str, result: Scanned) -> str:
+    """A text of several lines, of which no name in it makes more, and a terminal obeys none."""
+    from hardpoint.weights.content import printable
+
+    for name in (str(result.file), result.file.name):
+        text = text.replace(name, printable(name, 4096))
+    return "\n".join(printable(line, 4096) for line in text.split("\n"))
