@@ -1,7 +1,9 @@
 """The scan: every global with its place, the reader's own decision, and others' verdicts beside."""
 
 import importlib.util
+import io
 import json
+import zipfile
 
 import pytest
 import torch
@@ -117,6 +119,30 @@ def test_nothing_of_the_folder_is_imported_to_ask_others(craft, tmp_path, monkey
 def test_without_the_tools_nothing_is_said(craft, monkeypatch):
     monkeypatch.setattr("hardpoint_checkpoint.others.find_spec", lambda name: None)
     assert scan(craft(checkpoint(dictionary(w=tensor()))))["tools"] == {}
+
+
+@pytest.mark.parametrize(
+    ("limit", "asked", "said"),
+    [("_MOST_PICKLES", 3, "too many pickles"), ("_ALL_SECONDS", 0, "time is up")],
+)
+def test_others_are_asked_within_one_budget_for_all_pickles_of_a_file(
+    limit, asked, said, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(others, limit, asked)
+    monkeypatch.setattr(others, "find_spec", lambda name: name == "picklescan" or None)
+    monkeypatch.setattr(others, "version", lambda name: "1")
+    monkeypatch.setattr(others, "_in_a_process", lambda name, raw, seconds: "fine")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for number in range(20):
+            archive.writestr(f"a/{number:02}.pkl", pickled(text("x")))
+    (tmp_path / "many.pt").write_bytes(made.getvalue())
+    assert scan(tmp_path / "many.pt")["tools"] == {
+        "picklescan 1": [
+            *(f"many.pt/a/{number:02}.pkl: fine" for number in range(asked)),
+            f"many.pt/a/{asked:02}.pkl: not asked: {said}",
+        ]
+    }
 
 
 def command(*arguments):

@@ -20,7 +20,7 @@ from hardpoint_checkpoint.archive import read_archive
 from hardpoint_checkpoint.legacy import PARTS, Pickles
 from hardpoint_checkpoint.machine import MAX_PICKLE, Found, Machine, Unknown, strict
 from hardpoint_checkpoint.opcodes import OPCODES
-from hardpoint_checkpoint.others import verdicts
+from hardpoint_checkpoint.others import Others
 from hardpoint_checkpoint.standins import Refused
 from hardpoint_checkpoint.storages import Storages
 from hardpoint_checkpoint.zipped import PICKLE, pickle_of
@@ -99,10 +99,11 @@ def scan(path: Path) -> Mapping[str, object]:
         reason = str(error)
     globals_: list[dict[str, object]] = []
     tools: dict[str, list[str]] = {}
+    others = Others()
     for file in files:
         for where, raw, found in _pickles(file):
             globals_ += found
-            for name, verdict in verdicts(raw).items():
+            for name, verdict in others.verdicts(raw).items():
                 tools.setdefault(name, []).append(f"{where}: {verdict}")
     return {
         "file": str(path),
