@@ -239,6 +239,8 @@ def test_an_encrypted_key_takes_its_password_from_the_environment(place):
     assert ran.returncode == 1
     assert "Password was not given but private key is encrypted" in ran.stderr
     assert ours(place, *words, env={"HARDPOINT_KEY_PASSWORD": "open"}).returncode == 0
+    plain = ("sign", "w.safetensors", "--key", "key.pem", "--force")
+    assert ours(place, *plain, env={"HARDPOINT_KEY_PASSWORD": ""}).returncode == 0
 
 
 def test_a_certificate_signs_and_its_authority_verifies(place):

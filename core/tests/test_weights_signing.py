@@ -5,6 +5,7 @@ import builtins
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ pytest.importorskip("hardpoint_safetensors")
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hardpoint.weights.signers import Authority, Key, PublicKey
+from hardpoint.weights.signers import Authority, Key, PublicKey, Sigstore
 from hardpoint.weights.signing import default_signature, sign, verify_signature
-from hardpoint.weights.statement import Statement, parse
+from hardpoint.weights.statement import Statement, parse, read_signature
 from signing_keys import authority, certified, key_pair, rsa_pair
 
 REGISTRY = hp.default_registry()
@@ -549,3 +550,21 @@ def test_any_json_is_a_statement_or_one_error(predicate, tmp_path_factory):
     else:
         assert isinstance(found, Statement)
         assert found.files
+
+
+def test_what_is_secret_is_not_shown():
+    assert "hunter2" not in repr(Key(key=Path("k.pem"), password="hunter2"))
+    assert "hunter2" not in repr(Sigstore(token="hunter2"))
+
+
+def test_an_empty_password_is_none(tmp_path, file):
+    private, public = key_pair(tmp_path)
+    sign(file, signer=Key(key=private, password=""), registry=REGISTRY)
+    verify_signature(file, trust=PublicKey(key=public), registry=REGISTRY)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_signature_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "model.sig")
+    with pytest.raises(WeightsError, match="it is no regular file"):
+        read_signature(tmp_path / "model.sig")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,13 @@ class Key:
     """Signs with a private key on the curve P-256, P-384 or P-521.
 
     :param key: file with the private key, in PEM.
-    :param password: of an encrypted key.
+    :param password: of an encrypted key; an empty one is none.
     :param certificate: file with the certificate of that key, in PEM, to go into the signature.
     :param chain: files with the certificates between that one and a root.
     """
 
     key: Path
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     certificate: Path | None = None
     chain: tuple[Path, ...] = ()
 
@@ -56,10 +56,10 @@ class Key:
             _check_curve(_load_private(self.key.read_bytes(), self.password))
             if self.certificate is None:
                 # It hands the password on to cryptography as it is, which wants bytes.
-                password: Any = None if self.password is None else self.password.encode()
+                password: Any = self.password.encode() if self.password else None
                 config.use_elliptic_key_signer(private_key=self.key, password=password)
                 return
-        if self.password is not None:
+        if self.password:
             raise WeightsError(
                 "an encrypted key cannot sign with a certificate",
                 cause="model-signing takes no password there",
@@ -82,7 +82,7 @@ class Sigstore:
     :param token: an OpenID Connect token; else that of the CI job, else a browser asks who you are.
     """
 
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return "Sigstore"

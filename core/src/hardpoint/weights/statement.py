@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -67,6 +69,9 @@ def read_signature(path: Path) -> bytes:
     :raises WeightsError: it is not there, cannot be read, or is longer than any signature.
     """
     try:
+        # A pipe might never answer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
         with path.open("rb") as file:
             raw = file.read(MAX_SIGNATURE + 1)
     except OSError as error:

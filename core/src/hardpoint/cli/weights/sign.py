@@ -68,7 +68,9 @@ def command(
     signer: Signer = (
         Sigstore()
         if key is None
-        else Key(key=key, password=os.environ.get(PASSWORD), certificate=certificate, chain=chain)
+        else Key(
+            key=key, password=os.environ.get(PASSWORD) or None, certificate=certificate, chain=chain
+        )
     )
     with stdout_kept():
         done = sign(path, signer, registry=default_registry(), signature=signature, force=force)
