@@ -147,7 +147,7 @@ def test_records_are_chained_and_the_oldest_go_first(tmp_path, file):
 
 
 def test_a_record_of_too_many_sources_tells_them_by_one_digest(tmp_path):
-    sources = [tmp_path / f"{at:03}.safetensors" for at in range(150)]
+    sources = [tmp_path / f"{at:0150}.safetensors" for at in range(40)]
     for at, source in enumerate(sources):
         hp.save_weights({f"t{at}": torch.full((1,), float(at))}, source)
     merge_weights(sources, tmp_path / "all.npz", registry=REGISTRY)
@@ -155,10 +155,10 @@ def test_a_record_of_too_many_sources_tells_them_by_one_digest(tmp_path):
     lines = "".join(f"{sha256(source)}  {source.name}\n" for source in sources)
     digest = hashlib.sha256(lines.encode()).hexdigest()
     nbytes = sum(source.stat().st_size for source in sources)
-    assert record["sources"] == {"count": 150, "bytes": nbytes, "sha256sum": digest}
+    assert record["sources"] == {"count": 40, "bytes": nbytes, "sha256sum": digest}
     assert record["arguments"] == {"last_wins": False, "metadata": "agree"}
     assert len(metadata_of(tmp_path / "all.npz")[KEY]) <= 16_000
-    assert told(record)[-1] == f"  from {digest}  150 files ({nbytes} bytes)"
+    assert told(record)[-1] == f"  from {digest}  40 files ({nbytes} bytes)"
 
 
 def test_arguments_too_long_to_record_are_told_by_their_digest(tmp_path, file):
