@@ -29,6 +29,11 @@ def lines(text):
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
+def said(ran):
+    """What is on stderr, out of its box, in one line."""
+    return " ".join(ran.stderr.replace("│", " ").split())
+
+
 @pytest.fixture
 def saved(tmp_path):
     def save(name, tensors, metadata=None):
@@ -90,6 +95,16 @@ def test_diff_fills_no_more_than_a_screen_unless_asked(saved):
         "not the same: 1 identical, 39 different",
     ]
     assert len(lines(run("diff", a, b, "--tensors").stdout)) == 42
+
+
+def test_diff_takes_the_names_of_files_as_they_are(saved, tmp_path):
+    (tmp_path / "q[").mkdir()
+    a = saved("a.safetensors", {"x": torch.ones(1)}, {"by": "me"})
+    b = saved("q[/b].safetensors", {"y": torch.ones(1)}, {"by": "you"})
+    ran = run("diff", a, b)
+    assert (ran.exit_code, ran.stderr) == (1, "")
+    assert f"only in {b}" in lines(ran.stdout)
+    assert "metadata a.safetensors b].safetensors" in lines(ran.stdout)
 
 
 def test_diff_within_a_tolerance_ends_with_0(saved):
@@ -166,7 +181,12 @@ def test_slice_cuts_the_share_of_a_rank(model, tmp_path):
     ("options", "code", "says"),
     [
         (["--tensor", "dwon*"], 1, "no tensor taken is called 'dwon*'"),
-        (["--index", "up=0:1"], 1, "error: '0:1' is no index\n  cause: an index stands between square brackets\n  remedy: write e.g. [0:10, :, 3]"),
+        (["--index", "up=0:1"], 2, "'0:1' is no index: an index stands between square brackets; write e.g. [0:10, :, 3]"),
+        (["--index", "up=[0]", "--index", "up=[1]"], 2, "'--index': 'up' is given twice"),
+        (["--rank", "0", "--of", "2", "--dim", "0", "--dim", "*=1"], 2, "'--dim': '*' is given twice"),
+        (["--of", "2"], 2, "'--of': nobody's share is cut; add --rank"),
+        (["--rank", "0", "--of", "0", "--dim", "0"], 1, "there is no rank 0 of 0"),
+        (["--hash", "--no-provenance"], 2, "'--hash': with --no-provenance there is nowhere to record it"),
         (["--index", "[0:1]"], 2, "has no name"),
         (["--rank", "0", "--of", "3", "--dim", "up=0"], 1, "tensor up cannot be cut in 3 along dimension 0"),
         (["--rank", "0", "--of", "2", "--dim", "up=x"], 2, "'up=x' is no dimension"),
@@ -176,7 +196,7 @@ def test_slice_cuts_the_share_of_a_rank(model, tmp_path):
 def test_slice_says_what_is_wrong_with_what_was_asked(model, tmp_path, options, code, says):
     ran = run("slice", model, tmp_path / "part.safetensors", *options)
     assert ran.exit_code == code
-    assert says in " ".join(ran.stderr.split()) or says in ran.stderr
+    assert says in said(ran)
     assert not (tmp_path / "part.safetensors").exists()
 
 
@@ -225,8 +245,29 @@ def test_merge_and_convert_write_sets(saved, tmp_path):
         "model.safetensors.index.json",
     ]
     ran = run("convert", a, tmp_path / "other", "--shard-size", "much")
-    assert ran.exit_code == 1
-    assert "'much' is no size" in ran.stderr
+    assert ran.exit_code == 2
+    assert "'--shard-size': 'much' is no size: a size is a whole number and a unit" in said(ran)
+
+
+@pytest.mark.parametrize("command", ["convert", "merge"])
+def test_a_name_for_shards_without_their_size_is_a_mistake(saved, tmp_path, command):
+    a = saved("a.npz", {"a": torch.ones(1)})
+    ran = run(command, a, tmp_path / "b.npz", "--shard-name", "model")
+    assert ran.exit_code == 2
+    assert "'--shard-name': files are called so only in a set; add --shard-size" in said(ran)
+    assert not (tmp_path / "b.npz").exists()
+    assert run(command, a, tmp_path / "b.npz").exit_code == 0
+
+
+@pytest.mark.parametrize("target", [".", "../empty", "../empty/../empty/."])
+def test_the_folder_one_is_in_can_become_a_set(saved, tmp_path, monkeypatch, target):
+    a = saved("a.npz", {"a": torch.ones(2)})
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    ran = run("convert", a, target, "--shard-size", "1GB", "--force")
+    assert (ran.exit_code, ran.stderr) == (0, "")
+    assert hp.load_weights(tmp_path / "empty")["a"].tolist() == [1, 1]
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
 
 
 # -- where tensors came from -----------------------------------------------------------------------

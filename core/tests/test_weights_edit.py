@@ -382,6 +382,29 @@ def test_a_set_is_replaced_whole_and_nothing_else_is(tmp_path, file, tensors):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_sets_of_other_sizes_are_merged_and_the_size_is_of_all(tmp_path):
+    sizes = {"a": 30, "b": 50}
+    for name, size in sizes.items():
+        hp.save_weights(
+            {f"{name}1": torch.ones(size), f"{name}2": torch.ones(9)}, tmp_path / f"{name}.npz"
+        )
+        convert_weights(
+            tmp_path / f"{name}.npz", tmp_path / name, registry=REGISTRY, shard_size=100
+        )
+    sets = [tmp_path / name for name in sizes]
+    report = merge_weights(sets, tmp_path / "all", registry=REGISTRY, shard_size=200)
+    total = 4 * (30 + 50 + 2 * 9)
+    assert json.loads(report.files[-1].read_bytes())["metadata"]["total_size"] == total
+
+
+def test_the_size_in_an_index_is_no_sources(tmp_path):
+    hp.save_weights({"w": torch.ones(5)}, tmp_path / "a.safetensors", metadata={"total_size": "7"})
+    report = convert_weights(
+        tmp_path / "a.safetensors", tmp_path / "set", registry=REGISTRY, shard_size=100
+    )
+    assert json.loads(report.files[-1].read_bytes())["metadata"]["total_size"] == 20
+
+
 def test_a_set_may_be_made_of_the_set_it_replaces(tmp_path, file, tensors):
     target = tmp_path / "set"
     convert_weights(file, target, registry=REGISTRY, shard_size=200)

@@ -20,6 +20,10 @@ REGISTRY = default_registry()
 VERSION = f"hardpoint-safetensors {REGISTRY.record('serializer', 'safetensors').version}"
 
 
+# A kilobyte that would take more calls than Python allows.
+NESTED = '{"sources": [{"from": ' + "[" * 600 + "]" * 600 + "}]}"
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "a.safetensors"
@@ -142,6 +146,30 @@ def test_records_are_chained_and_the_oldest_go_first(tmp_path, file):
     assert len(metadata_of(path)[KEY]) <= 16_000
 
 
+def test_a_record_of_too_many_sources_tells_them_by_one_digest(tmp_path):
+    sources = [tmp_path / f"{at:0150}.safetensors" for at in range(40)]
+    for at, source in enumerate(sources):
+        hp.save_weights({f"t{at}": torch.full((1,), float(at))}, source)
+    merge_weights(sources, tmp_path / "all.npz", registry=REGISTRY)
+    record = record_of(tmp_path / "all.npz")
+    lines = "".join(f"{sha256(source)}  {source.name}\n" for source in sources)
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    nbytes = sum(source.stat().st_size for source in sources)
+    assert record["sources"] == {"count": 40, "bytes": nbytes, "sha256sum": digest}
+    assert record["arguments"] == {"last_wins": False, "metadata": "agree"}
+    assert len(metadata_of(tmp_path / "all.npz")[KEY]) <= 16_000
+    assert told(record)[-1] == f"  from {digest}  40 files ({nbytes} bytes)"
+
+
+def test_arguments_too_long_to_record_are_told_by_their_digest(tmp_path, file):
+    globs = ["w"] * 8000
+    slice_weights(file, tmp_path / "b.npz", Choice(tensors=globs), registry=REGISTRY)
+    record = record_of(tmp_path / "b.npz")
+    text = json.dumps({"tensors": globs}, separators=(",", ":"))
+    assert record["arguments"] == {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    assert record["sources"][0]["name"] == file.name
+
+
 def test_a_long_record_of_a_source_is_left_out_and_said_to_be(tmp_path, file):
     record = {"operation": "convert", "arguments": {"x": "y" * 20_000}, "sources": []}
     hp.save_weights({"w": torch.ones(1)}, file, metadata={KEY: json.dumps(record)})
@@ -157,10 +185,13 @@ def test_a_long_record_of_a_source_is_left_out_and_said_to_be(tmp_path, file):
         ('{"x": NaN}', "left out: no JSON"),
         ("[1]", "left out: no JSON object"),
         ("x" * 70_000, "left out: too long"),
+        (NESTED, "left out: nested too deep"),
+        (NESTED.replace("sources", "arguments"), "left out: nested too deep"),
+        ('{"sources": [{"from": [[{}], {}]}]}', {"sources": [{"from": ["left out: a list within a list", {}]}]}),
         ('{"sources": 3}', {"sources": 3}),
         ('{"sources": [1, {"from": [{"sources": [{"from": 4}]}, "\\u001b[2J"]}]}', {"sources": [1, {"from": [{"sources": [{"from": 4}]}, "\x1b[2J"]}]}),
     ],
-    ids=["cut", "nested", "nan", "list", "long", "sources", "odd"],
+    ids=["cut", "nested", "nan", "list", "long", "lists", "lists-elsewhere", "list-in-list", "sources", "odd"],
 )  # fmt: skip
 def test_a_record_that_anybody_may_have_written_does_no_harm(tmp_path, file, text, kept):
     hp.save_weights({"w": torch.ones(1)}, file, metadata={KEY: text})

@@ -81,10 +81,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """An empty table in the house style; add rows with :func:`add_row`."""
-    made = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    """An empty table in the house style; add rows with :func:`add_row`.
+
+    Titles are plain text as cells are: the name of a file may stand in one.
+    """
+    shown = None if title is None else escape(title)
+    made = Table(title=shown, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(escape(column), overflow="fold")
     return made
 
 

@@ -38,6 +38,7 @@ def replace(path: Path, fill: Callable[[Path], None]) -> None:
 
     :raises OSError: no space, no permission, no parent directory. ``path`` is then as it was.
     """
+    path = path.absolute()  # "." has no name that another could take; a link is not followed
     parent = path.parent
     _sweep(parent)
     _recover(path)

@@ -16,7 +16,7 @@ from hardpoint.weights.opened import Opened, bytes_in_memory
 from hardpoint.weights.progress import Progress
 from hardpoint.weights.provenance import Work, without_records
 from hardpoint.weights.sharding import STEM
-from hardpoint.weights.written import Target, Writer
+from hardpoint.weights.written import _OF_SETS, Target, Writer
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,8 @@ def merge_weights(
 
     :param last_wins: of a name that several have, take the last; by default that is an error.
     :param metadata: of a key with several values: ``"agree"`` is an error, ``"first"`` and
-        ``"last"`` take that source's; ``"none"`` keeps no metadata. A checksum is never kept.
+        ``"last"`` take that source's; ``"none"`` keeps no metadata. A checksum is never kept, and
+        neither is the size of a set.
     :param shard_size: bytes of a file at most: ``destination`` becomes a directory of files.
     :param shard_name: what their names begin with; ``diffusers`` wants "diffusion_pytorch_model".
     :param checksum: add one of the new content.
@@ -158,5 +159,6 @@ def _metadata(opened: Sequence[tuple[Path, Opened]], keep: Keep) -> dict[str, st
 
 
 def _own(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Metadata less what is of one file only: its checksum, where it came from."""
-    return {key: value for key, value in without_records(metadata).items() if key != CHECKSUM}
+    """Metadata less what is of one source only: its checksum and size, where it came from."""
+    left_out = (CHECKSUM, *_OF_SETS)
+    return {key: value for key, value in without_records(metadata).items() if key not in left_out}

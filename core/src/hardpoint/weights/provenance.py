@@ -30,11 +30,15 @@ KEY = "hardpoint.provenance"
 _MAX_CHARACTERS = 16_000
 _MAX_READ = 64_000
 _MAX_DEPTH = 8
+# Lists and objects within each other, of records that are read. Ours, one in another to the depth
+# above, have fewer than 50; Python's own limit depends on who calls.
+_MAX_NESTED = 64
 # More files than these are told by one digest.
 _MAX_FILES = 64
 _CHUNK = 8 << 20
 _MAX_LINES = 100
 _LEFT_OUT = "left out: too long"
+_NESTED = "left out: a list within a list"
 
 Record = dict[str, Any]
 
@@ -72,11 +76,33 @@ def record_of(
         "written_by": writer[1],
         "sources": [_source(path, opened, work.hashed, tick) for path, opened in sources],
     }
-    for depth in range(_MAX_DEPTH, -1, -1):
-        text = json.dumps(_cut(record, depth), separators=(",", ":"), sort_keys=True)
+    files = [file for source in record["sources"] for file in source["files"]]
+    for source in record["sources"]:
+        if len(source["files"]) > _MAX_FILES:
+            source["files"] = _summed(source["files"])
+    for each in _shorter_and_shorter(record, files):
+        text = _json(each)
         if len(text) <= _MAX_CHARACTERS:
             break
     return text
+
+
+def _shorter_and_shorter(record: Record, files: list[Record]) -> Iterator[Record]:
+    """A record, less others in it, then less its arguments or sources, of which a digest stays.
+
+    :param files: of all sources, in their order.
+    """
+    for depth in range(_MAX_DEPTH, -1, -1):
+        yield _cut(record, depth)
+    digest = hashlib.sha256(_json(record["arguments"]).encode()).hexdigest()
+    digested = {"arguments": {"sha256": digest}}
+    yield _cut(record, 0) | digested
+    yield record | {"sources": _summed(files)}
+    yield record | {"sources": _summed(files)} | digested
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def read_record(metadata: Mapping[str, str]) -> Record | None:
@@ -100,7 +126,7 @@ def _told(record: Any, depth: int) -> Iterator[str]:
     indent = "    " * depth
     if isinstance(record, list):
         for each in record:
-            yield from _told(each, depth)
+            yield from _told(_NESTED if isinstance(each, list) else each, depth)
         return
     if not isinstance(record, dict):
         yield indent + printable(str(record))
@@ -110,6 +136,8 @@ def _told(record: Any, depth: int) -> Iterator[str]:
     if arguments := record.get("arguments"):
         yield f"{indent}  with {printable(json.dumps(arguments))}"
     sources = record.get("sources")
+    if isinstance(sources, dict):
+        yield f"{indent}  from {_file_told(sources)}"
     for source in sources if isinstance(sources, list) else []:
         if not isinstance(source, dict):
             yield f"{indent}  from {printable(str(source))}"
@@ -167,23 +195,24 @@ def _source(path: Path, opened: Opened, hashed: bool, tick: Callable[[int], None
         "read_by": opened.origin,
     }
     digests = _hash_all(list(files.values()), tick) if hashed else [None] * len(files)
-    listed = [
+    record["files"] = [
         {"name": name, "bytes": source.size} | ({"sha256": digest} if digest else {})
         for (name, source), digest in zip(files.items(), digests, strict=True)
     ]
-    if len(listed) <= _MAX_FILES:
-        record["files"] = listed
-    else:
-        # As `sha256sum FILES | sha256sum` tells it.
-        record["files"] = {"count": len(listed), "bytes": sum(s.size for s in files.values())}
-        if hashed:
-            lines = "".join(f"{d}  {n}\n" for d, n in zip(digests, files, strict=True))
-            record["files"]["sha256sum"] = hashlib.sha256(lines.encode()).hexdigest()
     carried = opened.reader.metadata
     earlier = [_parse(carried[key]) for key in sorted(carried) if _is_record(key)]
     if earlier:
         record["from"] = earlier[0] if len(earlier) == 1 else earlier
     return record
+
+
+def _summed(files: list[Record]) -> Record:
+    """Many files told by one digest, as ``sha256sum FILES | sha256sum`` tells it; if hashed."""
+    found: Record = {"count": len(files), "bytes": sum(file["bytes"] for file in files)}
+    if all("sha256" in file for file in files):
+        lines = "".join(f"{file['sha256']}  {file['name']}\n" for file in files)
+        found["sha256sum"] = hashlib.sha256(lines.encode()).hexdigest()
+    return found
 
 
 def _hash_all(sources: list[Source], tick: Callable[[int], None] | None) -> list[str]:
@@ -217,7 +246,20 @@ def _parse(text: str) -> Record | str:
         json.dumps(found)
     except (ValueError, RecursionError):
         return "left out: no JSON"
+    if _is_nested(found):
+        return "left out: nested too deep"
     return found if isinstance(found, dict) else "left out: no JSON object"
+
+
+def _is_nested(found: Any) -> bool:
+    """Whether there is more in each other than we go down into."""
+    level = [found] if isinstance(found, dict | list) else []
+    for _ in range(_MAX_NESTED):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for all_of in inner for each in all_of if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _refuse_constant(name: str) -> None:
@@ -227,7 +269,8 @@ def _refuse_constant(name: str) -> None:
 def _cut(record: Any, depth: int) -> Any:
     """A copy of a record (or of several) with no more than ``depth`` others below it."""
     if isinstance(record, list):
-        return [_cut(each, depth) for each in record]
+        # Ours are flat; a list of lists has no depth that we would count.
+        return [_NESTED if isinstance(each, list) else _cut(each, depth) for each in record]
     if not isinstance(record, dict) or not isinstance(record.get("sources"), list):
         return record
     sources = [

@@ -195,7 +195,8 @@ def plan(sizes: Mapping[str, int], most: int) -> list[list[str]]:
 def _index(shards: Mapping[str, list[str]], total: int, metadata: Mapping[str, str]) -> bytes:
     weight_map = {name: file for file, names in shards.items() for name in names}
     top = {
-        "metadata": {"total_size": total, **dict(sorted(metadata.items()))},
+        # The size last: a source may have said another.
+        "metadata": {**dict(sorted(metadata.items())), "total_size": total},
         "weight_map": dict(sorted(weight_map.items())),
     }
     return (json.dumps(top, indent=2) + "\n").encode("ascii")

@@ -8,7 +8,12 @@ import rich_click as click
 
 from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import json_option
-from hardpoint.cli.weights.options import shard_options, tell, writing_options
+from hardpoint.cli.weights.options import (
+    check_shard_name,
+    shard_options,
+    tell,
+    writing_options,
+)
 from hardpoint.registry.registry import default_registry
 
 
@@ -18,7 +23,9 @@ from hardpoint.registry.registry import default_registry
 @writing_options
 @shard_options
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     source: Path,
     destination: Path,
     to: str | None,
@@ -32,6 +39,7 @@ def command(
     from hardpoint.weights import convert_weights
     from hardpoint.weights.progress import bar
 
+    check_shard_name(ctx)
     with bar("converting") as show:
         report = convert_weights(
             source,

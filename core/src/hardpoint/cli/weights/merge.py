@@ -10,6 +10,7 @@ import rich_click as click
 from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import json_option
 from hardpoint.cli.weights.options import (
+    check_shard_name,
     checksum_option,
     shard_options,
     tell,
@@ -47,7 +48,9 @@ def _existing(
 @shard_options
 @checksum_option
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     sources: tuple[Path, ...],
     destination: Path,
     last_wins: bool,
@@ -64,6 +67,7 @@ def command(
     from hardpoint.weights import merge_weights
     from hardpoint.weights.progress import bar
 
+    check_shard_name(ctx)
     with bar("merging") as show:
         report = merge_weights(
             sources,

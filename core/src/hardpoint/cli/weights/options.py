@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
 import rich_click as click
+from click.core import ParameterSource
 
 from hardpoint.cli.output import console, emit_json
+from hardpoint.errors import WeightsError
 from hardpoint.registry.registry import default_registry
 from hardpoint.units import size
 
@@ -55,10 +57,13 @@ def checksum_option(command: F) -> F:
 def shard_options(command: F) -> F:
     """Add ``--shard-size``, passed to the command in bytes, and ``--shard-name``."""
 
-    def read(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+    def read(_ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
         from hardpoint.weights.sharding import shard_size
 
-        return None if text is None else shard_size(text)
+        try:
+            return None if text is None else shard_size(text)
+        except WeightsError as error:
+            raise click.BadParameter(in_a_line(error), param=param) from None
 
     command = click.option(
         "--shard-name",
@@ -72,6 +77,23 @@ def shard_options(command: F) -> F:
         metavar="SIZE",
         help="Write a directory of files of at most SIZE, e.g. 5GB, with an index.",
     )(command)
+
+
+def check_shard_name(ctx: click.Context) -> None:
+    """Refuse ``--shard-name`` where no shards are written.
+
+    :raises click.BadParameter: there is no ``--shard-size``.
+    """
+    given = ctx.get_parameter_source("shard_name") is not ParameterSource.DEFAULT
+    if given and ctx.params["shard_size"] is None:
+        raise click.BadParameter(
+            "files are called so only in a set; add --shard-size", param_hint="'--shard-name'"
+        )
+
+
+def in_a_line(error: WeightsError) -> str:
+    """What an error says, as a usage error says it."""
+    return f"{error.what}: {error.cause}; {error.remedy}"
 
 
 def tell(report: ConvertReport | MergeReport, sources: str, *, as_json: bool) -> None:

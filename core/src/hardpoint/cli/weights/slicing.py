@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import rich_click as click
 
 from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.output import json_option
-from hardpoint.cli.weights.options import checksum_option, tell, writing_options
+from hardpoint.cli.weights.options import checksum_option, in_a_line, tell, writing_options
+from hardpoint.errors import WeightsError
 from hardpoint.registry.registry import default_registry
+
+T = TypeVar("T")
 
 
 @click.command("slice")
@@ -25,7 +30,7 @@ from hardpoint.registry.registry import default_registry
     help="The part of each tensor so called, e.g. 'wte.weight=[0:10, :]'.",
 )
 @click.option("--rank", type=int, help="Whose share to cut, counted from 0.")
-@click.option("--of", type=int, default=1, help="Among how many ranks.")
+@click.option("--of", type=int, help="Among how many ranks.")
 @click.option(
     "--dim",
     "dims",
@@ -44,7 +49,7 @@ def command(
     exclude: tuple[str, ...],
     indices: tuple[str, ...],
     rank: int | None,
-    of: int,
+    of: int | None,
     dims: tuple[str, ...],
     hashed: bool,
     to: str | None,
@@ -58,16 +63,22 @@ def command(
     Only the bytes needed are read. Without --tensor, all tensors are taken.
     """
     from hardpoint.weights import slice_weights
-    from hardpoint.weights.parts import Choice, parse_index
+    from hardpoint.weights.parts import Choice
     from hardpoint.weights.progress import bar
 
+    if of is not None and rank is None:
+        raise click.BadParameter("nobody's share is cut; add --rank", param_hint="'--of'")
+    if hashed and not provenance:
+        raise click.BadParameter(
+            "with --no-provenance there is nowhere to record it", param_hint="'--hash'"
+        )
     choice = Choice(
         tensors=tensors or ("*",),
         exclude=exclude,
-        index={glob: parse_index(text) for glob, text in map(_index, indices)},
+        index=_once(map(_index, indices), "--index"),
         rank=rank,
-        of=of,
-        dims=dict(map(_dim, dims)),
+        of=1 if of is None else of,
+        dims=_once(map(_dim, dims), "--dim"),
     )
     with bar("slicing") as show:
         report = slice_weights(
@@ -85,13 +96,28 @@ def command(
     tell(report, report.source_format, as_json=as_json)
 
 
-def _index(text: str) -> tuple[str, str]:
+def _once(pairs: Iterable[tuple[str, T]], option: str) -> dict[str, T]:
+    """By glob; of two for the same, one would do nothing."""
+    found: dict[str, T] = {}
+    for glob, value in pairs:
+        if glob in found:
+            raise click.BadParameter(f"{glob!r} is given twice", param_hint=f"'{option}'")
+        found[glob] = value
+    return found
+
+
+def _index(text: str) -> tuple[str, tuple[int | slice, ...]]:
+    from hardpoint.weights.parts import parse_index
+
     glob, equals, index = text.rpartition("=")
     if not equals or not glob:
         raise click.BadParameter(
             f"{text!r} has no name; write e.g. 'wte.weight=[0:10, :]'", param_hint="'--index'"
         )
-    return glob, index
+    try:
+        return glob, parse_index(index)
+    except WeightsError as error:
+        raise click.BadParameter(in_a_line(error), param_hint="'--index'") from None
 
 
 def _dim(text: str) -> tuple[str, int]:
