@@ -239,3 +239,58 @@ def test_a_difference_is_absolute_below_one_and_relative_above(value, reference,
     )  # fmt: skip
     assert got.error == pytest.approx(error)
     assert got.to_json()["error"] == ("inf" if math.isinf(error) else pytest.approx(error))
+
+
+# --- what the runtime says that it computes in
+
+
+def telling(**facts):
+    """A backend whose executables say these facts."""
+
+    class Telling(Executable):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __call__(self, *inputs):
+            return self.inner(*inputs)
+
+        def facts(self):
+            return facts
+
+    made = hp.Registry(path=[])
+    provider = Provider("a", spoil=Telling, precisions=("fp32", "bf16", "int8w"))
+    made.add("backend", "a", provider)
+    return made
+
+
+def test_the_figures_say_what_the_runtime_says_that_it_does():
+    model = compiled("counter", telling(precision="fp32", threads=2))
+    assert model.verification["executed"] == {"s0": {"precision": "fp32", "threads": 2}}
+    assert compiled("counter", mounted(same)).verification["executed"] == {}
+
+
+@pytest.mark.parametrize(("asked", "ran"), [("bf16", "fp32"), ("bf16", "bf16"), ("int8w", "bf16")])
+def test_wider_arithmetic_than_asked_for_is_accepted(asked, ran):
+    assert compiled("counter", telling(precision=ran), precision=asked).verification["executed"]
+
+
+def test_a_narrower_arithmetic_than_asked_for_is_refused():
+    with pytest.raises(hp.VerificationError) as caught:
+        compiled("counter", telling(precision="bf16"))
+    assert caught.value.what == "segment s0 computes in bf16 on a, not in fp32"
+    assert caught.value.cause == "the runtime chose it by itself"
+    assert "precision='bf16'" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause"),
+    [
+        ({"precision": "float7"}, "precision 'float7' is none of fp32, bf16, fp16"),
+        ({"threads": {1}}, "TypeError: Object of type set is not JSON serializable"),
+        ({"load": math.nan}, "ValueError: Out of range float values"),
+    ],
+)
+def test_facts_that_json_cannot_hold_break_the_contract(facts, cause):
+    with pytest.raises(hp.ContractViolation, match=r"facts\(\) broke the contract") as caught:
+        compiled("counter", telling(**facts))
+    assert caught.value.cause.startswith(cause)

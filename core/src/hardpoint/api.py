@@ -103,11 +103,11 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
 ) -> CompiledModel:
     """Compile ``plan`` and verify it against eager PyTorch on the example inputs.
 
-    :param precision: ``fp32 bf16 fp16 int8 int4w``, or ``"auto"``: the fastest within
+    :param precision: ``fp32 bf16 fp16 int8 int8w int4w``, or ``"auto"``: the fastest within
         ``max_error``; or each backend's own, e.g. ``{"npu": "fp16"}`` (the others: fp32).
     :param max_error: greatest accepted error (absolute, relative to magnitudes above 1); by default
-        1e-4 for fp32, 3e-2 for bf16, 1e-2 for fp16, 1e-1 for int8, 2e-1 for int4w; the greatest
-        of those in use.
+        1e-4 for fp32, 3e-2 for bf16, 1e-2 for fp16, 1e-1 for int8 and int8w, 2e-1 for int4w; the
+        greatest of those in use.
     :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
     :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an
         error.

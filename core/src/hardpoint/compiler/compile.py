@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.export.graph_signature import OutputKind
 
 from hardpoint.compiler.examples import make_examples
+from hardpoint.compiler.executed import executed
 from hardpoint.compiler.precision import PrecisionAsked, Precisions, read_precision
+from hardpoint.compiler.saving import save_unchanged
 from hardpoint.compiler.segment import compile_segment
 from hardpoint.compiler.verify import reference_values, summarize, verify_segment
 from hardpoint.compiler.wire import wire
@@ -20,14 +21,12 @@ from hardpoint.errors import (
     CompileError,
     ConfigError,
     HardpointError,
-    PackageError,
     VerificationError,
 )
 from hardpoint.events import Event
 from hardpoint.interfaces.backend import PRECISIONS
 from hardpoint.interfaces.kinds import Target
 from hardpoint.numerics import Difference, compare
-from hardpoint.package.save import save_package
 from hardpoint.planning.data import Segment
 from hardpoint.planning.graph import compute_nodes, is_random
 from hardpoint.planning.plan import Plan
@@ -151,6 +150,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     reference = reference_values(program, examples)
     opened: list[OpenedSegment] = []
     errors: dict[str, Difference] = {}
+    facts: dict[str, Mapping[str, object]] = {}
     limit = request.limit(*plan.targets)
     precision = request.precisions.in_words(t.backend for t in plan.targets)
     started = time.perf_counter()
@@ -159,12 +159,14 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
             if request.progress:
                 request.progress(i, len(plan.segments), f"{segment.id} for {segment.target}")
             inputs = [reference[name] for name in segment.inputs]
+            asked = request.precisions.of(segment.target.backend)
             made = compile_segment(
-                segment, registry, request.precisions.of(segment.target.backend), inputs,
+                segment, registry, asked, inputs,
                 (request.options or {}).get(segment.target.backend, {}),
                 isolate=request.isolate, timeout=request.timeout,
             )  # fmt: skip
             opened.append(made)
+            facts[segment.id] = executed(made, asked)
             if not _draws(segment):
                 most = request.limit(segment.target)
                 errors[segment.id] = verify_segment(segment, made, reference, most)
@@ -178,6 +180,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
         request.progress(len(plan.segments), len(plan.segments), "verified")
     shapes = [tuple(t.shape) for t in examples]
     figures = summarize(results, errors, limit, precision, shapes)
+    figures["executed"] = {name: said for name, said in facts.items() if said}
     random = [s.id for s in plan.segments if _draws(s)]
     if random:
         figures["not_compared"] = f"{', '.join(random)} draw random numbers"
@@ -211,34 +214,8 @@ def _assemble(
             plan.program.name, plan.to_json(), {}, lambda: plan.program, tuple(examples)
         ),
         emit=registry.emit,
-        write=_save_unchanged(source),
+        write=save_unchanged(source),
     )
-
-
-def _save_unchanged(
-    weights: Mapping[str, torch.Tensor],
-) -> Callable[[CompiledModel, Path], Path]:
-    """Save, unless the user's model, whose weights these are, was changed since.
-
-    A package must not contradict the figures in it. Writes through ``.data`` are not seen.
-    """
-    versions = {name: _version(tensor) for name, tensor in weights.items()}
-
-    def save(model: CompiledModel, path: Path) -> Path:
-        changed = [name for name, tensor in weights.items() if _version(tensor) != versions[name]]
-        if changed:
-            raise PackageError(
-                f"{path} was not written: the model's weights changed since it was compiled",
-                cause=f"{len(changed)} changed, e.g. {changed[0]}",
-                remedy="compile again, so that the package's figures are of these weights",
-            )
-        return save_package(model, path)
-
-    return save
-
-
-def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _verify_whole(

@@ -20,6 +20,7 @@ DEFAULT_MAX_ERROR: Mapping[Precision, float] = {
     "bf16": 3e-2,
     "fp16": 1e-2,
     "int8": 1e-1,
+    "int8w": 1e-1,
     "int4w": 2e-1,
 }
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-Precision = Literal["fp32", "bf16", "fp16", "int8", "int4w"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int8w", "int4w"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
@@ -22,8 +22,12 @@ class BackendInfo:
     """What a backend is and can do; data, so that the host need not open it to know.
 
     :param requires_api: (major, minor) of the contract it was written for; no default on purpose.
-    :param precisions: what :class:`CompileOptions` may ask for; ``fp32`` means "as the program is".
+    :param precisions: what :class:`CompileOptions` may ask for; ``fp32`` means "as the program is",
+        ``int8`` computes in it, ``int8w`` and ``int4w`` hold the weights so and compute wider.
     :param options: name -> one line of help, for every backend-specific option.
+    :param variants: word -> options that are worth a try beside the defaults, each a way of its
+        own to run the same program: ``hardpoint bench`` and ``targets="auto"`` try them all, and
+        skip what :meth:`Backend.compile` refuses at once.
     :param strided_inputs: its executables honour the strides of their inputs. Where false, the
         runtime hands it contiguous tensors only.
     :param cpu_kernels: it computes with PyTorch's own CPU kernels, by design. Where false, such a
@@ -35,6 +39,7 @@ class BackendInfo:
     summary: str
     precisions: tuple[Precision, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     strided_inputs: bool = False
     cpu_kernels: bool = False
     unverified: str = ""
@@ -90,6 +95,15 @@ class Executable(ABC):
     @abstractmethod
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. Inputs were checked by the runtime. Outputs stay valid after the next call."""
+
+    def facts(self) -> Mapping[str, object]:
+        """What the runtime beneath says that it does, read back from it; JSON-serializable.
+
+        ``precision``, where it tells: the narrowest arithmetic that it computes in, a
+        :data:`Precision`. Narrower than what was asked for is an error: never a runtime's quiet
+        choice. Others are for people: ``threads``, ``device``, ``fallback_nodes``, ...
+        """
+        return {}
 
     def close(self) -> None:
         """Let go of device memory and handles. Safe to call twice."""

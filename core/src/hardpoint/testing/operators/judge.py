@@ -14,7 +14,7 @@ from hardpoint.numerics import Difference, compare
 # What a precision makes of a number; quantized ones do it in a way of their own.
 _ROUNDED: Mapping[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BY_DTYPE: Mapping[torch.dtype, Precision] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-_QUANTIZED = ("int8", "int4w")
+_QUANTIZED = ("int8", "int8w", "int4w")
 # Results below this are as good as zero: what they are made of was far larger.
 _SMALL = 1e-2
 
