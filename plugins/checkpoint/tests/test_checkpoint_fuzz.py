@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 import torch
 from checkpoint_forge import (
     checkpoint,
@@ -18,12 +19,21 @@ from checkpoint_forge import (
 from hypothesis import given, settings, strategies as st
 
 from hardpoint import WeightsError
+from hardpoint_checkpoint import others
 from hardpoint_checkpoint.globals import ALLOWED
 from hardpoint_checkpoint.opcodes import OPCODES
 from hardpoint_checkpoint.scan import scan
 from hardpoint_checkpoint.serializer import CheckpointSerializer
 
 SERIALIZER = CheckpointSerializer()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_other_scanners():
+    """They are processes, a second each, and decide nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(others, "TOOLS", {})
+        yield
 
 
 def survives(folder, data):
