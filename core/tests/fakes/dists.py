@@ -120,7 +120,7 @@ class FakeSite:
         return {**clean, "PYTHONPATH": str(self.root), "XDG_CONFIG_HOME": nowhere, **more}
 
     def run(
-        self, *arguments: str, timeout: float = 60, **environment: str
+        self, *arguments: str, timeout: float = 240, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``python <arguments>`` with this site installed."""
         return subprocess.run(
