@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hardpoint.storage.gather import Piece, gather, piece
 from hardpoint.storage.layout import Layout
 from hardpoint.storage.mapped import MappedSource
 from hardpoint.storage.own import own
-from hardpoint.storage.slices import block_of, checked, is_run, result_shape
+from hardpoint.storage.slices import block_of, checked, is_run, result_shape, rows_of
 from hardpoint.storage.source import LocalFile, Source
 from hardpoint.storage.typed import fits
 
@@ -113,6 +114,29 @@ def test_any_pieces_arrive_whatever_the_number_of_threads(data):
         pieces.append(piece(source, begin, goal))
     gather(pieces, threads=data.draw(st.integers(1, 4)))
     assert all(bytes(goal.tolist()) == expected for goal, expected in goals)
+
+
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
+@given(data=st.data())
+def test_rows_arrive_however_they_are_read(tmp_path_factory, local, cached, data):
+    content = random.Random(0).randbytes(300_000)
+    source = InMemory(content)
+    if local:
+        path = tmp_path_factory.mktemp("rows") / "file"
+        path.write_bytes(content)
+        source = LocalFile(path)
+    length = data.draw(st.sampled_from([1, 7, 512, 4096]))
+    pitch = length + data.draw(st.sampled_from([1, 100, 5000, 70_000]))
+    rows = data.draw(st.integers(2, min(700, (len(content) - length) // pitch + 1)))
+    begin = data.draw(st.integers(0, len(content) - (rows - 1) * pitch - length))
+    goal = torch.zeros(rows * length, dtype=torch.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        if not cached:
+            patch.setattr(LocalFile, "_read_cached", lambda *_: 0)
+        gather([piece(source, begin, goal)._replace(rows=rows, pitch=pitch)])
+    begins = range(begin, begin + rows * pitch, pitch)
+    assert bytes(goal.tolist()) == b"".join(content[at : at + length] for at in begins)
 
 
 def test_pieces_that_follow_each_other_here_and_there_are_one_read():
@@ -293,6 +317,28 @@ def test_a_block_holds_exactly_the_rows_that_an_index_needs(case):
     assert result_shape(shape, index) == tuple(whole[index].shape)
     if is_run(block):
         assert torch.equal(run.reshape(-1), whole[index].reshape(-1))
+    if rows := rows_of(block):
+        flat = whole.reshape(-1)
+        begins = [rows.begin + number * rows.pitch for number in range(rows.number)]
+        taken = [flat[begin : begin + rows.length] for begin in begins]
+        assert torch.equal(torch.cat([flat[:0], *taken]), whole[index].reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("index", "number"),
+    [
+        ((slice(1, 2),), 1),
+        ((slice(None), slice(1, 2)), 4),
+        ((slice(None), 2), 4),
+        ((1, slice(None), slice(0, 3)), 6),
+        ((slice(None), slice(None), slice(2, 5)), 24),
+        ((slice(0, 4, 2),), None),
+        ((slice(0, 2), slice(0, 2), slice(0, 2)), None),
+    ],
+)
+def test_columns_are_rows_of_the_file(index, number):
+    rows = rows_of(block_of((4, 6, 5), index))
+    assert (rows and rows.number) == number
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Bytes a thread takes at a time: long enough that threads seldom meet, short enough to share.
 _PIECE = 8 << 20
+_ROWS = 512
 
 # Called with the bytes that were read just now; by any thread, one at a time.
 Tick = Callable[[int], None]
@@ -26,6 +27,8 @@ class Piece(NamedTuple):
     """``nbytes`` at ``offset`` of ``source`` go to the memory at ``address``.
 
     :param owner: what keeps that memory alive, if nobody else surely does.
+    :param rows: equal parts that the bytes are in; they follow each other in memory.
+    :param pitch: bytes of the file from the begin of one such part to the begin of the next.
     """
 
     source: Source
@@ -33,6 +36,8 @@ class Piece(NamedTuple):
     address: int
     nbytes: int
     owner: object = None
+    rows: int = 1
+    pitch: int = 0
 
 
 def piece(source: Source, offset: int, tensor: torch.Tensor) -> Piece:
@@ -67,7 +72,11 @@ def gather(
                 return
             try:
                 memory = (ctypes.c_char * part.nbytes).from_address(part.address)
-                part.source.read_into(part.offset, memoryview(memory).cast("B"))
+                buffer = memoryview(memory).cast("B")
+                if part.rows == 1:
+                    part.source.read_into(part.offset, buffer)
+                else:
+                    part.source.read_rows(part.offset, buffer, part.rows, part.pitch)
                 if tick is not None:
                     with turn:
                         tick(part.nbytes)
@@ -123,6 +132,7 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
             last = found[-1]
             if (
                 last.source is each.source
+                and last.rows == each.rows == 1
                 and last.offset + last.nbytes == each.offset
                 and last.address + last.nbytes == each.address
                 and last.owner is each.owner
@@ -134,10 +144,28 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def _cut(pieces: Iterable[Piece]) -> Iterable[Piece]:
-    """Parts for one thread each, that end where blocks of the file end."""
-    for source, offset, address, nbytes, owner in pieces:
-        at = 0
-        while at < nbytes:
-            count = min(_PIECE - (offset + at) % BLOCK, nbytes - at)
-            yield Piece(source, offset + at, address + at, count, owner)
-            at += count
+    """Parts for one thread each, that end where blocks of the file end, or rows."""
+    for each in pieces:
+        if each.rows == 1:
+            yield from _cut_bytes(each)
+            continue
+        length = each.nbytes // each.rows
+        most = max(1, min(_ROWS, _PIECE // each.pitch))
+        for row in range(0, each.rows, most):
+            count = min(most, each.rows - row)
+            part = each._replace(
+                offset=each.offset + row * each.pitch,
+                address=each.address + row * length,
+                nbytes=count * length,
+                rows=count,
+            )
+            yield from _cut_bytes(part) if count == 1 else (part,)
+
+
+def _cut_bytes(piece: Piece) -> Iterable[Piece]:
+    source, offset, address, nbytes, owner, *_ = piece
+    at = 0
+    while at < nbytes:
+        count = min(_PIECE - (offset + at) % BLOCK, nbytes - at)
+        yield Piece(source, offset + at, address + at, count, owner)
+        at += count

@@ -76,6 +76,43 @@ def is_run(block: Block) -> bool:
     return whole or 0 in block.shape
 
 
+class Rows(NamedTuple):
+    """Equal runs of elements at equal distances.
+
+    :param begin: first element of the first, counted from the tensor's first.
+    :param number: how many.
+    :param length: elements in each.
+    :param pitch: elements from the begin of one to the begin of the next.
+    """
+
+    begin: int
+    number: int
+    length: int
+    pitch: int
+
+
+def rows_of(block: Block) -> Rows | None:
+    """What the slice takes, if that is rows: a range of one dimension, and all of the others."""
+    taken = [_range(part, size) for part, size in zip(block.part, block.shape, strict=False)]
+    narrow = [at for at, each in enumerate(taken) if len(each) != block.shape[at]]
+    if len(narrow) > 1:
+        return None
+    at = narrow[0] if narrow else 0
+    number, inner = math.prod(block.shape[:at]), math.prod(block.shape[at + 1 :])
+    size = block.shape[at] if block.shape else 1
+    found = taken[at] if taken else range(size)
+    if len(found) > 1 and found.step != 1:
+        return None
+    begin = block.begin + (found.start * inner if found else 0)
+    return Rows(begin, number, len(found) * inner, size * inner)
+
+
+def _range(part: int | slice, size: int) -> range:
+    if isinstance(part, slice):
+        return range(*part.indices(size))
+    return range(part % size, part % size + 1)
+
+
 def result_shape(shape: tuple[int, ...], index: tuple[int | slice, ...]) -> tuple[int, ...]:
     """The shape of ``tensor[index]``, without a tensor."""
     kept = [

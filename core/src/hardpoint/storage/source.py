@@ -22,6 +22,12 @@ _READERS = 4
 _KNOWN = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if _KNOWN else 0)
 _LOOKS = 8
+# Only what is in the page cache; where the system has no such reads, all of it.
+_NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
+# Rows of a tensor: the kernel fills so many places a call (IOV_MAX, two for each), and what lies
+# between two of them costs less to read than a call of its own, up to so many bytes.
+_MOST_ROWS = 512
+_GAP = 64 << 10
 
 
 class Source(ABC):
@@ -40,6 +46,19 @@ class Source(ABC):
 
         :raises WeightsError: the file ends before, or cannot be read.
         """
+
+    def read_rows(self, offset: int, buffer: memoryview, rows: int, pitch: int) -> None:
+        """Fill ``buffer`` with ``rows`` equal parts, which begin ``pitch`` bytes apart in the file.
+
+        What lies between them may be read too: keep it small.
+
+        :raises WeightsError: as :meth:`read_into`.
+        """
+        length = len(buffer) // rows
+        whole = memoryview(bytearray((rows - 1) * pitch + length))
+        self.read_into(offset, whole)
+        for row in range(rows):
+            buffer[row * length : (row + 1) * length] = whole[row * pitch : row * pitch + length]
 
     @abstractmethod
     def beside(self, name: str) -> Source:
@@ -122,9 +141,11 @@ class LocalFile(Source):
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """As :meth:`Source.read_into`; what is not cached of a large file, past the cache."""
-        if self._read_direct(offset, buffer):
-            return
         at, count = 0, len(buffer)
+        if direct.worth(count):
+            at = self._read_cached(offset, [buffer])
+        if self._read_direct(offset + at, buffer[at:]):
+            return
         while at < count:
             part = buffer[at : at + _MOST_AT_ONCE]
             try:
@@ -138,6 +159,32 @@ class LocalFile(Source):
             if got == 0:
                 raise self._changed("it has become shorter")
             at += got
+
+    def read_rows(self, offset: int, buffer: memoryview, rows: int, pitch: int) -> None:
+        """As :meth:`Source.read_rows`; of what is cached, each byte once, straight to its place."""
+        length = len(buffer) // rows
+        starts = range(0, len(buffer), length)
+        gap, span = pitch - length, (rows - 1) * pitch + length
+        if gap > _GAP:
+            for row, at in enumerate(starts):
+                self.read_into(offset + row * pitch, buffer[at : at + length])
+        elif rows > _MOST_ROWS:
+            super().read_rows(offset, buffer, rows, pitch)
+        else:
+            between = memoryview(bytearray(gap))
+            views = [view for at in starts for view in (buffer[at : at + length], between)]
+            if self._read_cached(offset, views[:-1]) != span:
+                super().read_rows(offset, buffer, rows, pitch)
+
+    def _read_cached(self, offset: int, buffers: list[memoryview]) -> int:
+        """Fill ``buffers`` as far as can be done without waiting for the disk.
+
+        :return: bytes read.
+        """
+        try:
+            return os.preadv(self._descriptor, buffers, offset, _NO_WAIT)
+        except OSError:  # nothing is cached, or this file system cannot tell
+            return 0
 
     def _read_direct(self, offset: int, buffer: memoryview) -> bool:
         """Whether ``buffer`` was filled past the cache. If not, the plain way does it, or says why

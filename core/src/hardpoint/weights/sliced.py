@@ -55,7 +55,17 @@ def take_slices(
     for plan in plans:
         found[plan.name] = tensor_over(storage, first + at[plan.name], plan.dtype, plan.shape)
         if plan.source is not None:
-            pieces.append(Piece(plan.source, plan.begin or 0, base + at[plan.name], plan.nbytes))
+            where = base + at[plan.name]
+            pieces.append(
+                Piece(
+                    plan.source,
+                    plan.begin or 0,
+                    where,
+                    plan.nbytes,
+                    rows=plan.rows,
+                    pitch=plan.pitch,
+                )
+            )
         else:
             rest.append(plan.name)
     gather(pieces, threads=threads, tick=tick)
@@ -68,10 +78,15 @@ def take_slices(
     return found
 
 
+# Bytes of a row from which on it pays to read each to its place; shorter ones are picked by torch.
+_LONG = 512
+
+
 class _Plan(NamedTuple):
-    """What of a tensor is wanted; and where its bytes lie, if they lie together.
+    """What of a tensor is wanted; and where its bytes lie, if they lie together or in rows.
 
     :param begin: byte of ``source``; ``None`` where the reader must give the slice.
+    :param rows, pitch: as :class:`hardpoint.storage.gather.Piece` has them.
     """
 
     name: str
@@ -80,10 +95,12 @@ class _Plan(NamedTuple):
     nbytes: int
     source: Source | None
     begin: int | None
+    rows: int
+    pitch: int
 
 
 def _plan(opened: Opened, name: str, index: Index) -> _Plan:
-    from hardpoint.storage.slices import block_of, checked, is_run, result_shape
+    from hardpoint.storage.slices import block_of, checked, result_shape, rows_of
     from hardpoint.storage.typed import dtype_of
 
     info = opened.reader[name]
@@ -95,14 +112,16 @@ def _plan(opened: Opened, name: str, index: Index) -> _Plan:
         raise
     dtype = dtype_of(info)
     shape = result_shape(info.shape, parts)
-    placed = opened.placed(name)
+    placed, rows = opened.placed(name), rows_of(block)
     begin = None
-    if placed is not None and is_run(block):
-        begin = (placed[0].offset or 0) + block.begin * dtype.itemsize
+    if placed is not None and rows and (rows.number == 1 or rows.length * dtype.itemsize >= _LONG):
+        begin = (placed[0].offset or 0) + rows.begin * dtype.itemsize
         if begin % dtype.itemsize:  # views need what the file does not give
             begin = None
-    source = None if placed is None or begin is None else placed[1]
-    return _Plan(name, dtype, shape, _nbytes(shape, dtype), source, begin)
+    if placed is None or rows is None or begin is None:
+        return _Plan(name, dtype, shape, _nbytes(shape, dtype), None, None, 1, 0)
+    pitch = rows.pitch * dtype.itemsize
+    return _Plan(name, dtype, shape, _nbytes(shape, dtype), placed[1], begin, rows.number, pitch)
 
 
 def _nbytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
