@@ -114,7 +114,8 @@ def _checked_map(weight_map: object, sharding: Sharding) -> dict[str, list[str]]
     for name, shard in weight_map.items():
         if name in sharding.reserved:
             raise ValueError(f"it maps {name}, which is no tensor")
-        if not isinstance(shard, str) or not _is_bare(shard, sharding.suffixes):
+        known = isinstance(shard, str) and shard in by_shard
+        if not (known or (isinstance(shard, str) and _is_bare(shard, sharding.suffixes))):
             kinds = " or ".join(f"*{suffix}" for suffix in sharding.suffixes)
             raise ValueError(
                 f"it maps tensor {show(name)} to {show(shard)}, "

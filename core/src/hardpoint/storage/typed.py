@@ -26,7 +26,7 @@ def fits(info: TensorInfo, size: int) -> bool:
         begin is not None
         and 0 <= begin <= begin + info.nbytes <= size
         and dtype is not None
-        and all(size >= 0 for size in info.shape)
+        and min(info.shape, default=0) >= 0
         and math.prod(info.shape) * dtype.itemsize == info.nbytes
     )
 
