@@ -160,6 +160,9 @@ class ShardedReader(Reader):
         return tuple(self._index.tensors_in)
 
     def _shard(self, shard: str) -> Reader:
+        known = self._shards.get(shard)  # empty once it is closed
+        if known is not None:
+            return known
         with self._lock:
             if self._closed:
                 raise self._sharding.refuse(

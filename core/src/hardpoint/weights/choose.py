@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -133,10 +135,10 @@ def _recognize(place: Path | Source, registry: Registry) -> tuple[str, Serialize
     """The first serializer that knows the content; those that claim the suffix look first."""
     path = place if isinstance(place, Path) else PurePosixPath(place.name)
     where = name_of(place)
-    names = [name for name, _ in registry.available("serializer").ready]
-    names.sort(key=lambda name: (-_fit(path, registry.info("serializer", name).suffixes), name))
-    failed = []
-    for name in names:
+    names: list[str] = []
+    failed: list[str] = []
+    for name in _in_turn(path, registry):
+        names.append(name)
         try:
             serializer = registry.open("serializer", name)
             if (
@@ -163,6 +165,27 @@ def _recognize(place: Path | Source, registry: Registry) -> tuple[str, Serialize
         cause=f"it holds {words}; {tried}",
         remedy=remedy,
     )
+
+
+def _in_turn(path: PurePath, registry: Registry) -> Iterator[str]:
+    """Available serializers: those that claim the file's name first, by the longest suffix."""
+
+    def rank(name: str) -> tuple[int, str]:
+        return -_fit(path, registry.info("serializer", name).suffixes), name
+
+    first = None
+    records = registry.records("serializer")
+    # The usual case, in a fifth of the time: all were asked before, and the first knows the file.
+    if not any(record.state == "discovered" for record in records):
+        loaded = [record.name for record in records if record.state == "loaded"]
+        with suppress(HardpointError):  # a broken one is told of by `available`, below
+            best = min(loaded, key=rank, default=None)
+            if best is not None and registry.probe("serializer", best).available:
+                first = best
+    if first is not None:
+        yield first
+    names = [name for name, _ in registry.available("serializer").ready]
+    yield from (name for name in sorted(names, key=rank) if name != first)
 
 
 def _open(
