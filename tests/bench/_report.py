@@ -136,6 +136,17 @@ class Page:
         self.parts.append(text)
         print(f"\n{text}", flush=True)
 
+    def keep_others(self, output: Path | None) -> None:
+        """Take over from the page that is there, in its order, each section not measured now."""
+        if output is None or not output.is_file():
+            return
+        _, *old = ("\n\n" + output.read_text("utf-8").strip()).split("\n\n## ")
+        now = "\n\n".join(["", *self.parts]).split("\n\n## ")
+        fresh = {section.partition("\n")[0]: section for section in now[1:]}
+        both = {section.partition("\n")[0]: section for section in old} | fresh
+        both.pop("The machine", None)
+        self.parts = [now[0].strip(), *(f"## {section}" for section in both.values())]
+
     def finish(self, output: Path | None, script: str) -> None:
         """Add the machine, and write the page where asked."""
         self.add(f"## The machine\n\n{machine()}")
