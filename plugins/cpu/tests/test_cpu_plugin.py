@@ -113,8 +113,8 @@ def test_a_wrong_configuration_is_explained(config):
 
 
 def test_an_undeclared_precision_is_refused(case, compiled):
-    with pytest.raises(CompileError, match="does not compute in int8"):
-        compiled(case("mlp").program(), "int8")
+    with pytest.raises(CompileError, match="does not compute in fp16"):
+        compiled(case("mlp").program(), "fp16")
 
 
 def test_a_foreign_artifact_is_refused(backend):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from hardpoint import Artifact, Executable
-from hardpoint_cpu import emit, wire
+from hardpoint_cpu import emit, executed, wire, wire_read
 from hardpoint_cpu.formats import EAGER
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.origin import artifact_error
@@ -23,7 +23,7 @@ def compile_segment(segment: Segment, operators: Operators) -> Artifact:
         format=EAGER,
         files={wire.FILE: wire.encode(segment, operators)},
         weights=segment.named_weights(),
-        metadata={"torch": torch.__version__},
+        metadata={"torch": torch.__version__, executed.KEY: segment.executed.to_json()},
     )
 
 
@@ -32,8 +32,9 @@ def load(artifact: Artifact, operators: Operators) -> EagerExecutable:
 
     :raises ArtifactError: damaged, or its weights are not all there.
     """
-    recipe = wire.decode(file(artifact, wire.FILE), operators)
-    return EagerExecutable(emit.function(recipe, weights(artifact, recipe.weights)))
+    recipe = wire_read.decode(file(artifact, wire.FILE), operators)
+    told = executed.read(artifact.metadata)
+    return EagerExecutable(emit.function(recipe, weights(artifact, recipe.weights)), told)
 
 
 def file(artifact: Artifact, name: str) -> bytes | memoryview:
@@ -64,8 +65,12 @@ def weights(artifact: Artifact, names: tuple[str, ...]) -> Mapping[str, torch.Te
 class EagerExecutable(Executable):
     """A straight-line function over PyTorch's operators. Safe to call from any thread."""
 
-    def __init__(self, run: emit.Function) -> None:
-        self._run = run
+    def __init__(self, run: emit.Function, told: Mapping[str, object]) -> None:
+        self._run, self._told = run, told
+
+    def facts(self) -> Mapping[str, object]:
+        """The arithmetic of the graph's operators, and what this process runs them with."""
+        return executed.facts(self._told, "eager")
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run, without recording gradients and without the caller's autocast."""

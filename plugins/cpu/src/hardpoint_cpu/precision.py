@@ -18,15 +18,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
-from torch.utils._pytree import tree_any, tree_map, tree_map_only
+from torch.utils._pytree import tree_any, tree_map
 
-from hardpoint_cpu import narrow_ops
-from hardpoint_cpu.origin import compile_error, in_words
+from hardpoint_cpu import fakes, layers, narrow_ops
+from hardpoint_cpu.fakes import dtype_of
+from hardpoint_cpu.origin import compile_error
 from hardpoint_cpu.segment import Segment
 
 _NARROWED = (torch.float32, torch.float16)
@@ -63,6 +64,7 @@ class _Narrower:
     def __init__(self, segment: Segment) -> None:
         self._source = segment
         self._made = Segment(Graph(), subgraphs=segment.subgraphs)
+        self._made.executed = replace(segment.executed)
         self._forms: dict[Node, _Forms] = {}
         self._weights: dict[tuple[object, ...], str] = {}
 
@@ -75,8 +77,8 @@ class _Narrower:
                 self._call(node)
             else:
                 self._take(node)
-        self._made.graph.eliminate_dead_code(_must_stay)
-        self._drop_unused_weights()
+        self._made.graph.eliminate_dead_code(layers.must_stay)
+        self._made.drop_unused_weights()
         return self._made
 
     def _take(self, node: Node) -> None:
@@ -84,8 +86,8 @@ class _Narrower:
         if node.op == "placeholder":
             made = self._made.graph.node_copy(node)
             made.meta = dict(node.meta)
-            floating = _dtype(node) in _NARROWED
-            self._forms[node] = _Forms(_dtype(node), floating, floating, wide=made)
+            floating = dtype_of(node) in _NARROWED
+            self._forms[node] = _Forms(dtype_of(node), floating, floating, wide=made)
         elif node.target in self._source.weights:
             _, tensor = self._source.weights[str(node.target)]
             hot = node.target in self._source.parameters and tensor.dtype in _NARROWED
@@ -101,7 +103,7 @@ class _Narrower:
         extreme = any(form.extreme for form in inputs) or tree_any(
             _is_extreme, (node.args, node.kwargs)
         )
-        dtype = _dtype(node)
+        dtype = dtype_of(node)
         # Integers are exact, whatever they were counted from: a new start.
         form = _Forms(dtype, hot and (dtype is None or dtype.is_floating_point), extreme)
         picks = node.all_input_nodes[0] if _is_getitem(node) else None
@@ -162,26 +164,15 @@ class _Narrower:
             for i, argument in enumerate(node.args)
         )
         kwargs = {k: tree_map(changed, v, is_leaf=_is_leaf) for k, v in node.kwargs.items()}
+        if self._made.executed.precision == "fp32" and not target.is_view:
+            self._made.executed.precision = "bf16"
         return self._emit(target, args, kwargs, node)
 
     def _emit(
         self, target: torch._ops.OpOverload, args: Any, kwargs: Mapping[str, Any], node: Node
     ) -> Node:
         """Add a call, and learn from PyTorch what dtype its result has now."""
-        made = self._made.graph.call_function(target, args, dict(kwargs))
-        value = node.meta["val"]
-        fake_args, fake_kwargs = tree_map_only(Node, lambda n: n.meta["val"], (args, dict(kwargs)))
-        mode = _fake_mode(value)
-        try:
-            with mode, mode.shape_env.suppress_guards(), torch.no_grad():
-                made.meta["val"] = target(*fake_args, **fake_kwargs)
-        except Exception as error:
-            raise compile_error(
-                f"node {node.name!r} ({target}) cannot be computed in bf16",
-                cause=in_words(error),
-                remedy="use precision 'fp32' for this segment",
-            ) from error
-        return made
+        return fakes.call(self._made.graph, target, args, kwargs, node, "bf16")
 
     def _add_narrow(self, node: Node, form: _Forms, made: Node) -> None:
         """Record a narrow result; give it the dtype that the program's would have."""
@@ -224,10 +215,9 @@ class _Narrower:
         name, tensor = self._source.weights[str(node.target)]
         if narrow:
             name, tensor = f"{name}@bf16", _cast_weight(tensor)
-        attribute = f"w{len(self._made.weights)}"
-        self._made.weights[attribute] = (name, tensor)
+        attribute = self._made.add_weight(name, tensor)
         made = self._made.graph.get_attr(attribute)
-        with _fake_mode(node.meta["val"]):
+        with fakes.fake_mode(node.meta["val"]):
             made.meta["val"] = torch.empty_like(node.meta["val"], dtype=tensor.dtype)
         if narrow:
             form.narrow = made
@@ -244,11 +234,6 @@ class _Narrower:
         infinite = self._emit(_aten.isinf.default, (source,), {}, source)
         return self._emit(_aten.where.self, (infinite, source, inside), {}, source)
 
-    def _drop_unused_weights(self) -> None:
-        used = {n.target for n in self._made.graph.nodes if n.op == "get_attr"}
-        kept = [(n, self._made.weights[n]) for n in self._made.weights if n in used]
-        self._made.weights = dict(kept)
-
 
 def _cast_weight(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.detach()
@@ -258,30 +243,13 @@ def _cast_weight(tensor: torch.Tensor) -> torch.Tensor:
     return torch.where(tensor.isinf(), tensor, inside).to(torch.bfloat16)
 
 
-def _dtype(node: Node) -> torch.dtype | None:
-    value = node.meta.get("val")
-    return value.dtype if isinstance(value, torch.Tensor) else None
-
-
-def _fake_mode(value: Any) -> Any:
-    """The fake mode under which the program was captured."""
-    for item in [value] if isinstance(value, torch.Tensor) else value:
-        if isinstance(item, torch.Tensor):
-            return item.fake_mode  # type: ignore[attr-defined]
-    raise TypeError(f"no tensor in {value!r}")
-
-
 def _is_leaf(argument: Any) -> bool:
     return isinstance(argument, Node)
 
 
 def _is_getitem(node: Node) -> bool:
-    return node.target is operator.getitem and _dtype(node) is not None
+    return node.target is operator.getitem and dtype_of(node) is not None
 
 
 def _is_extreme(argument: Any) -> bool:
     return isinstance(argument, float) and math.isfinite(argument) and abs(argument) > _LARGEST
-
-
-def _must_stay(node: Node) -> bool:
-    return node.op in ("placeholder", "output") or node.is_impure()
