@@ -94,7 +94,12 @@ class Executable(ABC):
 
     @abstractmethod
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run. Inputs were checked by the runtime. Outputs stay valid after the next call."""
+        """Run. Inputs were checked by the runtime. Outputs stay valid after the next call.
+
+        :raises OutOfMemory: the call needs more memory than there is.
+        :raises DeviceLost: no call on this device will work any more. ``MemoryError`` and PyTorch's
+            own types for the two count as well; they are what ``fallback=`` acts on.
+        """
 
     def facts(self) -> Mapping[str, object]:
         """What the runtime beneath says that it does, read back from it; JSON-serializable.
@@ -141,4 +146,5 @@ class Backend(ABC):
         """Open an artifact that :meth:`compile` made, maybe in another process or machine.
 
         :raises ArtifactError: it was made for another device or version, with the reason.
+        :raises OutOfMemory: its weights do not fit.
         """

@@ -95,6 +95,7 @@ class CompiledModel:
 
         :raises InputError: arguments that do not fit the signature; nothing has run then.
         :raises ProviderFailed: an executable raised; says which segment and backend.
+        :raises RuntimeFault: so it did because memory ran out, or its device was lost.
         """
         if self._plain and not kwargs and len(args) == self.schedule.inputs:
             inputs: Sequence[object] = args

@@ -11,6 +11,7 @@ from hardpoint.errors import HardpointError, ProviderFailed
 from hardpoint.interfaces.backend import Artifact, Executable
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.probe import Device
+from hardpoint.runtime.faults import translated
 
 Call = Callable[..., tuple[torch.Tensor, ...]]
 
@@ -44,6 +45,11 @@ class OpenedSegment:
 
     def failure(self, error: Exception) -> HardpointError:
         """The reader's version of what an executable raised."""
+        fault = translated(
+            error, f"segment {self.id} on {self.target}", provider=self.provider, origin=self.origin
+        )
+        if fault is not None:
+            return fault
         if isinstance(error, HardpointError):
             return error
         return ProviderFailed(
