@@ -25,8 +25,8 @@ class Raises(Executable):
         return self.inner(*inputs)
 
 
-def raising(error, after=2):
-    """A model whose two calls while compiling go well, and none after them."""
+def raising(error, after=3):
+    """A model whose calls while compiling go well (its state makes them three), and none after."""
     registry = hp.Registry(path=[])
     registry.add("backend", "a", Provider("a", spoil=lambda inner: Raises(inner, error, after)))
     plan = hp.plan(program("counter"), targets=("a",), partitioner=Scatter(1, 1, 1), registry=registry)  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_fault_is_a_failure_of_its_provider_for_a_host_that_does_not_tell_them
 
 
 def test_a_call_that_fails_writes_nothing_back():
-    model = raising(MemoryError(), after=3)
+    model = raising(MemoryError(), after=4)
     model(torch.ones(2, 4))
     with pytest.raises(hp.OutOfMemory, match="MemoryError: no message"):
         model(torch.ones(2, 4))

@@ -62,6 +62,10 @@ class InputCheck:
             self._good.clear()
         self._good.add(key)
 
+    def forget(self) -> None:
+        """What runs underneath has changed: the next results are looked at again."""
+        self._good.clear()
+
     def _check(self, inputs: Sequence[object]) -> None:
         found: dict[str, tuple[int, str]] = {}
         later: list[tuple[TensorSpec, int, int]] = []

@@ -47,7 +47,8 @@ def open_artifact(
             cause=f"it returned {type(executable).__name__}, not Executable",
             remedy="report it to the plugin's author",
         )  # fmt: skip
-    strided = registry.info("backend", target.backend).strided_inputs
+    info = registry.info("backend", target.backend)
     return OpenedSegment(
-        segment_id, target, device, provider, origin, artifact, executable, strided
-    )
+        segment_id, target, device, provider, origin, artifact, executable,
+        strided=info.strided_inputs, alignment=info.alignment,
+    )  # fmt: skip
