@@ -20,6 +20,7 @@ from hardpoint import Artifact, ArtifactError, Executable
 from hardpoint_cpu import eager, executed, host
 from hardpoint_cpu.formats import AOT
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
+from hardpoint_cpu.recipe import CPU
 from hardpoint_cpu.segment import Segment
 from hardpoint_cpu.tuning import Tuning
 
@@ -27,8 +28,14 @@ FILE = "model.pt2"
 _AGAIN = "compile the segment again on a machine like this one, or use mode 'eager'"
 
 
-def compile_segment(segment: Segment, described: Mapping[str, Any], tuning: Tuning) -> Artifact:
-    """Compile into a library.
+def compile_segment(
+    segment: Segment,
+    described: Mapping[str, Any],
+    tuning: Tuning,
+    device: torch.device = CPU,
+    kind: str = AOT,
+) -> Artifact:
+    """Compile into a library for ``device``, where the segment's weights are.
 
     :raises CompileError: no compiler, a custom operator, or AOTInductor's reason.
     """
@@ -36,13 +43,13 @@ def compile_segment(segment: Segment, described: Mapping[str, Any], tuning: Tuni
     for attribute, (name, tensor) in segment.weights.items():
         # The library is compiled for the layout that it sees: let it be the one that is certain.
         segment.weights[attribute] = (name, tensor.contiguous())
-    package = _compile(segment, described, tuning)
-    loader = _open(package)
+    package = _compile(segment, described, tuning, device)
+    loader = _open(package, device)
     needed = {} if tuning.freezing else _constants(loader, segment)
     facts = loader.get_metadata()
     tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
     return Artifact(
-        format=AOT,
+        format=kind,
         files={FILE: package},
         weights=tensors,
         metadata={
@@ -70,7 +77,9 @@ def _refuse_custom(segment: Segment) -> None:
             )
 
 
-def _compile(segment: Segment, described: Mapping[str, Any], tuning: Tuning) -> bytes:
+def _compile(
+    segment: Segment, described: Mapping[str, Any], tuning: Tuning, device: torch.device
+) -> bytes:
     from torch._inductor.compile_fx import compile_fx_aot
     from torch._inductor.package.package import package_aoti
 
@@ -82,7 +91,7 @@ def _compile(segment: Segment, described: Mapping[str, Any], tuning: Tuning) -> 
     from hardpoint_cpu.inductor import compiling, observed  # loading needs no compiler
 
     with (
-        compiling(described) as (_, inputs),
+        compiling(described, device) as (_, inputs),
         observed(tuning, segment.executed) as tuned,
     ):
         made = compile_fx_aot(segment.module(), inputs, config_patches={**tuned, **patches})
@@ -104,8 +113,8 @@ def _constants(loader: Any, segment: Segment) -> dict[str, str]:
     return needed
 
 
-def load(artifact: Artifact) -> AotExecutable:
-    """Open the library and hand it the weights.
+def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
+    """Open the library on ``device`` and hand it the weights.
 
     :raises ArtifactError: damaged, for another torch, platform or processor, or without weights.
     """
@@ -123,10 +132,10 @@ def load(artifact: Artifact) -> AotExecutable:
     if not isinstance(constants, Mapping):
         raise artifact_error("the artifact does not name its constants", remedy=_AGAIN)
     names = {str(constant): str(name) for constant, name in constants.items()}
-    found = eager.weights(artifact, tuple(names.values()))
+    found = eager.weights(artifact, tuple(names.values()), device)
     tensors = {constant: found[name].contiguous() for constant, name in names.items()}
     try:
-        loader = _open(package)
+        loader = _open(package, device)
         # A library without its constants crashes the process when it is called.
         wanted = set() if facts.get("freezing") else set(loader.get_constant_fqns())
         if wanted != set(tensors):
@@ -174,12 +183,13 @@ def _check_host(facts: Mapping[str, object]) -> None:
         )
 
 
-def _open(package: bytes | memoryview) -> Any:
+def _open(package: bytes | memoryview, device: torch.device) -> Any:
     """The loader reads a file only; it unpacks what it needs at once, so the file may go."""
     with tempfile.TemporaryDirectory(prefix="hardpoint-aot-") as folder:  # mode 0700
         path = Path(folder) / FILE
         path.write_bytes(package)
-        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+        index = -1 if device.index is None else device.index
+        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
 
 
 def _empty(tensors: Sequence[torch.Tensor]) -> None:

@@ -21,6 +21,7 @@ from hardpoint_cpu import eager, emit, executed, host, shapes, tuning as tuning_
 from hardpoint_cpu.formats import INDUCTOR
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
+from hardpoint_cpu.recipe import CPU
 from hardpoint_cpu.segment import Segment
 from hardpoint_cpu.tuning import Tuning
 
@@ -43,22 +44,29 @@ def compile_segment(
         format=INDUCTOR,
         files={wire.FILE: data},
         weights=segment.named_weights(),
-        metadata={
-            "torch": torch.__version__,
-            "inputs": dict(described),
-            tuning_of.KEY: tuning.to_json(),
-            executed.KEY: segment.executed.to_json(),
-            "needs": "a C++ compiler where it is loaded: it is compiled again there",
-        },
+        metadata=metadata(segment, described, tuning),
     )
 
 
-def load(artifact: Artifact, operators: Operators) -> InductorExecutable:
-    """Compile the artifact's graph for this machine.
+def metadata(segment: Segment, described: Mapping[str, Any], tuning: Tuning) -> dict[str, object]:
+    """What :func:`load` needs to know beside the graph."""
+    return {
+        "torch": torch.__version__,
+        "inputs": dict(described),
+        tuning_of.KEY: tuning.to_json(),
+        executed.KEY: segment.executed.to_json(),
+        "needs": "a C++ compiler where it is loaded: it is compiled again there",
+    }
+
+
+def load(
+    artifact: Artifact, operators: Operators, device: torch.device = CPU
+) -> InductorExecutable:
+    """Compile the artifact's graph for this machine, and ``device``.
 
     :raises ArtifactError: damaged, or it cannot be compiled here, and why.
     """
-    recipe = wire_read.decode(eager.file(artifact, wire.FILE), operators)
+    recipe = wire_read.decode(eager.file(artifact, wire.FILE), operators, device)
     described = artifact.metadata.get("inputs")
     if not isinstance(described, Mapping):
         raise artifact_error(
@@ -66,9 +74,9 @@ def load(artifact: Artifact, operators: Operators) -> InductorExecutable:
         )
     told, tuning = executed.read(artifact.metadata), Tuning.read(artifact.metadata)
     found = executed.Executed.of(told)
-    module = emit.graph_module(recipe, eager.weights(artifact, recipe.weights))
+    module = emit.graph_module(recipe, eager.weights(artifact, recipe.weights, device))
     try:
-        compiled = build(module, described, tuning, found)
+        compiled = build(module, described, tuning, found, device)
     except CompileError as error:
         raise artifact_error(
             "the artifact cannot be compiled on this machine",
@@ -79,9 +87,13 @@ def load(artifact: Artifact, operators: Operators) -> InductorExecutable:
 
 
 def build(
-    module: GraphModule, described: Mapping[str, Any], tuning: Tuning, found: executed.Executed
+    module: GraphModule,
+    described: Mapping[str, Any],
+    tuning: Tuning,
+    found: executed.Executed,
+    device: torch.device = CPU,
 ) -> Compiled:
-    """``module`` compiled for inputs as described.
+    """``module``, whose weights are on ``device``, compiled for inputs there, as described.
 
     :param found: what it asks for; of int8 it says afterwards what was made of it.
     :raises CompileError: no compiler, Inductor's reason, or code that holds for some sizes only.
@@ -90,7 +102,7 @@ def build(
     from torch._inductor.compile_fx import compile_fx
 
     with (
-        compiling(described) as (mode, inputs),
+        compiling(described, device) as (mode, inputs),
         observed(tuning, found) as patches,
         config.patch(patches),
         torch._guards.tracing(torch._guards.TracingContext(mode)),
@@ -114,7 +126,9 @@ def observed(tuning: Tuning, found: executed.Executed) -> Iterator[dict[str, Any
 
 
 @contextmanager
-def compiling(described: Mapping[str, Any]) -> Iterator[tuple[FakeTensorMode, list[Any]]]:
+def compiling(
+    described: Mapping[str, Any], device: torch.device = CPU
+) -> Iterator[tuple[FakeTensorMode, list[Any]]]:
     """All that surrounds one run of Inductor; gives its fake inputs. Leaves no state behind.
 
     :raises CompileError: no compiler, the reason of what went wrong inside, or code that holds for
@@ -129,8 +143,8 @@ def compiling(described: Mapping[str, Any]) -> Iterator[tuple[FakeTensorMode, li
         )
     # Under torch.compile the caller has a tracing context of its own, with other fake tensors.
     untraced = torch._guards.tracing(None)
-    with _LOCK, untraced, torch.no_grad(), torch.autocast("cpu", enabled=False):
-        environment, mode, inputs = shapes.fakes(described)
+    with _LOCK, untraced, torch.no_grad(), torch.autocast(device.type, enabled=False):
+        environment, mode, inputs = shapes.fakes(described, device)
         try:
             yield mode, inputs
         except (CompileError, ArtifactError):

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Value:

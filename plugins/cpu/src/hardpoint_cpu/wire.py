@@ -4,7 +4,8 @@ One JSON object: ``format``, ``inputs`` (how many), ``weights`` (their names), `
 names, each once), ``nodes`` (``[op, args]`` or ``[op, args, kwargs]``), ``outputs``, and
 ``graphs``: the sub-graphs of control flow, each an object of the same kind. Values are numbered:
 first the inputs, then one for each node. Arguments are JSON values; what JSON lacks is an object
-with one key, e.g. ``{"v": 7}`` (value 7), ``{"w": 0}`` (weight 0), ``{"dtype": "float32"}``.
+with one key, e.g. ``{"v": 7}`` (value 7), ``{"w": 0}`` (weight 0), ``{"dtype": "float32"}``. The
+only device, ``{"device": "cpu"}``, stands for the one that the graph is read for.
 PyTorch's own format holds the same facts; reading it costs far more, because it rebuilds symbolic
 shapes that running does not need (measured: see the README).
 """

@@ -9,16 +9,17 @@ import torch
 
 from hardpoint_cpu.operators import Operators, UnknownOperatorError
 from hardpoint_cpu.origin import artifact_error
-from hardpoint_cpu.recipe import Recipe, Step, Sub, Value, Weight
+from hardpoint_cpu.recipe import CPU, Recipe, Step, Sub, Value, Weight
 from hardpoint_cpu.wire import FILE, FORMAT, NAMED
 
 _LIMIT = 256 * 1024 * 1024  # bytes of JSON; a graph of 100,000 nodes takes about 10 MB
 _DEPTH = 32  # lists in lists; Python's own parser gives up at 200
 
 
-def decode(data: bytes | memoryview, operators: Operators) -> Recipe:
+def decode(data: bytes | memoryview, operators: Operators, device: torch.device = CPU) -> Recipe:
     """Read a file that :func:`encode` made, trusting nothing in it.
 
+    :param device: where it is to run; what the graph makes, it makes there.
     :raises ArtifactError: damaged, hostile, of another format, or naming unknown operators.
     """
     try:
@@ -31,7 +32,7 @@ def decode(data: bytes | memoryview, operators: Operators) -> Recipe:
         weights = parsed.get("weights")
         if not isinstance(weights, list) or not all(isinstance(w, str) for w in weights):
             raise _DamagedError("its weights are not a list of names")
-        return _Reader(operators, tuple(weights)).recipe(parsed)
+        return _Reader(operators, tuple(weights), device).recipe(parsed)
     except UnknownOperatorError as error:
         raise artifact_error(
             f"{FILE} cannot run here",
@@ -49,16 +50,17 @@ class _DamagedError(Exception):
 
 
 class _Reader:
-    def __init__(self, operators: Operators, weights: tuple[str, ...]) -> None:
+    def __init__(self, operators: Operators, weights: tuple[str, ...], at: torch.device) -> None:
         self._operators = operators
         self._weights = weights
+        self._device = at
 
     def recipe(self, data: object) -> Recipe:
         """One graph, checked."""
         inputs = _field(data, "inputs", int)
         if isinstance(inputs, bool) or not 0 <= inputs <= 1_000_000:
             raise _DamagedError(f"a graph has {inputs!r} inputs")
-        inner = _Reader(self._operators, ())
+        inner = _Reader(self._operators, (), self._device)
         graphs = tuple(inner.recipe(g) for g in _field(data, "graphs", list))
         functions = [self._operators.find(_text(name)) for name in _field(data, "ops", list)]
         steps: list[Step] = []
@@ -104,6 +106,8 @@ class _Reader:
             return tuple(self._argument(v, known, depth + 1) for v in inside)
         if tag == "dict" and isinstance(inside, dict):
             return {k: self._argument(v, known, depth + 1) for k, v in inside.items()}
+        if tag == "device" and inside == "cpu":
+            return self._device
         return _constant(tag, inside)
 
 
@@ -113,8 +117,6 @@ def _constant(tag: str, inside: Any) -> Any:
         return float(inside)
     if tag == "complex" and isinstance(inside, list) and len(inside) == 2:
         return complex(float(_text(inside[0])), float(_text(inside[1])))
-    if tag == "device" and inside == "cpu":
-        return torch.device("cpu")
     if tag in NAMED and isinstance(inside, str):
         found = getattr(torch, inside, None)
         if isinstance(found, NAMED[tag]):
