@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hardpoint import Backend, BackendInfo, Probe, ProbeRequest, hookimpl
 from hardpoint_cuda.options import HELP
-from hardpoint_cuda.vendor import CUDA, UNVERIFIED
+from hardpoint_cuda.vendor import ALIGNMENT, CUDA, UNVERIFIED
 
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     "graphs": {"graphs": True},
@@ -26,6 +26,7 @@ def hardpoint_backend_info() -> BackendInfo:
         options=HELP,
         variants={**VARIANTS, "tensorrt": {"mode": "tensorrt"}},
         strided_inputs=True,
+        alignment=ALIGNMENT,
         unverified=UNVERIFIED,
     )
 

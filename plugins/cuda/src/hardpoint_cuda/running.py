@@ -1,8 +1,8 @@
-"""Around each call: the device, the switches of arithmetic, aligned inputs, errors in words."""
+"""Around each call: the device, the switches of arithmetic, errors in words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -11,15 +11,6 @@ from hardpoint_cuda.arithmetic import Held, Setting, read
 from hardpoint_cuda.faults import translated
 from hardpoint_cuda.vendor import Hardware, Vendor
 
-# Compiled kernels load 16 bytes at a time, and were compiled for inputs that begin on such an
-# address, as everything does that PyTorch allocates. Views and tensors from elsewhere need not.
-ALIGNMENT = 16
-
-
-def aligned(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The inputs, those that begin elsewhere copied. Copies nothing in the usual case."""
-    return [t if t.data_ptr() % ALIGNMENT == 0 else t.clone() for t in inputs]
-
 
 class GpuExecutable(Executable):
     """An executable of any mode, run on its device and on the caller's current stream there.
@@ -27,7 +18,6 @@ class GpuExecutable(Executable):
     Whoever uses the results on that stream, or copies them away by PyTorch, sees them whole.
 
     :param inner: runs with inputs that are on the device.
-    :param compiled: its kernels were compiled for aligned inputs.
     :param facts: gives what is known of the artifact; :meth:`facts` adds what is read back.
     """
 
@@ -37,14 +27,12 @@ class GpuExecutable(Executable):
         hardware: Hardware,
         vendor: Vendor,
         setting: Setting,
-        compiled: bool,
         facts: Callable[[], Mapping[str, object]],
     ) -> None:
         self._inner = inner
         self._hardware = hardware
         self._vendor = vendor
         self._setting = setting
-        self._compiled = compiled
         self._facts = facts
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -55,7 +43,7 @@ class GpuExecutable(Executable):
         """
         try:
             with torch.cuda.device(self._hardware.index), Held(self._setting):
-                return self._inner(*(aligned(inputs) if self._compiled else inputs))
+                return self._inner(*inputs)
         except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
             failure = translated(error, self._hardware, self._vendor)
             if failure is None:

@@ -112,6 +112,10 @@ CUDA = Vendor(
     modes=("eager", "inductor", "aot", "tensorrt"),
 )
 
+# Compiled kernels load 16 bytes at a time, and were compiled for inputs that begin on such an
+# address, as everything does that PyTorch allocates. Views and tensors from elsewhere need not.
+ALIGNMENT = 16
+
 UNVERIFIED = (
     "written against PyTorch 2.13's API and exercised without a device only: no result of it has "
     "been seen on real hardware (tests/bench/cuda.py is for whoever has some)"

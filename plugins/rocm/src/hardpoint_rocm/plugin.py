@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from hardpoint import Backend, BackendInfo, Probe, ProbeRequest, hookimpl
 from hardpoint_cuda.options import HELP
 from hardpoint_cuda.plugin import VARIANTS
+from hardpoint_cuda.vendor import ALIGNMENT
 from hardpoint_rocm.vendor import ROCM, UNVERIFIED
 
 
@@ -24,6 +25,7 @@ def hardpoint_backend_info() -> BackendInfo:
         options={**HELP, "mode": mode},
         variants=VARIANTS,
         strided_inputs=True,
+        alignment=ALIGNMENT,
         unverified=UNVERIFIED,
     )
 
