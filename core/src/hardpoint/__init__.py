@@ -19,10 +19,10 @@ _WHERE = {
         "open_weights plan save_in_background save_weights"
     ),
     "hardpoint.errors": (
-        "ArtifactError CaptureError CompileError ConfigError ContractViolation "
-        "DuplicateProvider HardpointError HardpointWarning InputError LockMismatch "
+        "ArtifactError CaptureError CompileError ConfigError ContractViolation DeviceLost "
+        "DuplicateProvider HardpointError HardpointWarning InputError LockMismatch OutOfMemory "
         "PackageError PlanError PolicyWarning ProviderDenied ProviderError ProviderFailed "
-        "ProviderIncompatible ProviderNotFound ProviderSkipped ProviderUnavailable "
+        "ProviderIncompatible ProviderNotFound ProviderSkipped ProviderUnavailable RuntimeFault "
         "TransportError VerificationError WeightsError WeightsMismatch did_you_mean"
     ),
     "hardpoint.events": "Event",
@@ -65,11 +65,13 @@ if TYPE_CHECKING:
         CompileError as CompileError,
         ConfigError as ConfigError,
         ContractViolation as ContractViolation,
+        DeviceLost as DeviceLost,
         DuplicateProvider as DuplicateProvider,
         HardpointError as HardpointError,
         HardpointWarning as HardpointWarning,
         InputError as InputError,
         LockMismatch as LockMismatch,
+        OutOfMemory as OutOfMemory,
         PackageError as PackageError,
         PlanError as PlanError,
         PolicyWarning as PolicyWarning,
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
         ProviderNotFound as ProviderNotFound,
         ProviderSkipped as ProviderSkipped,
         ProviderUnavailable as ProviderUnavailable,
+        RuntimeFault as RuntimeFault,
         TransportError as TransportError,
         VerificationError as VerificationError,
         WeightsError as WeightsError,

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import torch
     from torch._C._distributed_c10d import Store
 
-    from hardpoint.compiler.compile import Options, Progress
+    from hardpoint.compiler.request import Options, Progress
     from hardpoint.interfaces.backend import Precision
+    from hardpoint.interfaces.kinds import Target
     from hardpoint.interfaces.partitioner import Costs, Objective, Partitioner
     from hardpoint.interfaces.serializer import Reader
     from hardpoint.planning.plan import Plan
@@ -98,6 +99,7 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
     options: Options | None = None,
     isolate: bool = False,
     timeout: float | None = None,
+    fallback: str | Target | Sequence[str | Target] | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> CompiledModel:
@@ -111,6 +113,10 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
     :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
     :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an
         error.
+    :param fallback: targets, in order, for a segment that runs out of memory or loses its device,
+        now or in a later call. It is compiled for the next of them that can take it, the state is
+        kept, and the call repeated; with a warning and an event, and ``model.fell_back`` tells.
+    :raises RuntimeFault: out of memory, or the device is lost, and no fallback is left.
     :raises CompileError: a segment cannot be compiled.
     :raises VerificationError: the result differs from eager by more than ``max_error``.
     """
@@ -124,6 +130,7 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
         options=options,
         isolate=isolate,
         timeout=timeout,
+        fallback=fallback,
         progress=progress,
     )
 
@@ -138,7 +145,8 @@ def load(
     """Load a package that :meth:`CompiledModel.save` wrote. Never unpickles.
 
     :param fallback: targets to recompile the program for where a target of the package is missing
-        here; without it that is an error. Taking it gives a warning and an event.
+        here; without it that is an error. Taking it gives a warning and an event. In later calls
+        it is what it is in :func:`compile`.
     :param verify: check every hash (``"full"``), or all but the weights' (``"quick"``).
     :raises PackageError: damaged or hostile file.
     :raises ArtifactError: an artifact was made for another machine or version.

@@ -113,8 +113,8 @@ def test_a_wrong_configuration_is_explained(config):
 
 
 def test_an_undeclared_precision_is_refused(case, compiled):
-    with pytest.raises(CompileError, match="does not compute in int8"):
-        compiled(case("mlp").program(), "int8")
+    with pytest.raises(CompileError, match="does not compute in fp16"):
+        compiled(case("mlp").program(), "fp16")
 
 
 def test_a_foreign_artifact_is_refused(backend):
@@ -228,3 +228,37 @@ def test_an_operator_without_a_cpu_kernel_is_unsupported(backend):
     node.target = torch.ops.aten.cudnn_convolution.default
     answer = backend.support(program, backend.devices()[0])
     assert "has no CPU kernel of aten.cudnn_convolution.default" in answer.unsupported["add"]
+
+
+def test_what_another_device_s_backend_asks_of_these_modules_is_said_in_its_name():
+    from hardpoint_cpu import eager
+    from hardpoint_cpu.origin import speaking_as
+
+    with speaking_as("backend:npu", "acme 2.0"), pytest.raises(ArtifactError) as caught:
+        eager.file(Artifact(format="acme/1"), "graph.json")
+    assert "provider: backend:npu (from acme 2.0)" in str(caught.value)
+
+
+def test_a_device_without_a_kernel_or_a_dtype_gets_that_as_the_reason():
+    from hardpoint_cpu.operators import Operators
+    from hardpoint_cpu.place import Place
+    from hardpoint_cpu.support import support
+
+    fallback = Place(
+        torch.device("mps"), "GPU", "MPS", falls_back=True, lacks={torch.float64: "no float64"}
+    )
+    program = exported(lambda x: (x.double(), torch.tanh(x)), torch.ones(2))
+    answer = support(program, Operators(), fallback)
+    assert sorted(answer.unsupported.values())[-1] == "no float64"
+
+
+def test_what_a_graph_makes_it_makes_where_it_is_read_for():
+    from hardpoint_cpu import emit, wire, wire_read
+    from hardpoint_cpu.operators import Operators
+    from hardpoint_cpu.segment import from_program
+
+    program = exported(lambda x: (x + torch.arange(3),), torch.ones(3))
+    data = wire.encode(from_program(program), Operators())
+    recipe = wire_read.decode(data, Operators(), torch.device("meta"))
+    [found] = emit.function(recipe, {})(torch.ones(3, device="meta"))
+    assert found.device.type == "meta"
