@@ -12,6 +12,7 @@ from hardpoint.testing.check import LEVELS
 ROOT = Path(__file__).parents[2]
 FIRST_PARTY = {
     "backend:cpu": "plugins/cpu",
+    "backend:openvino": "plugins/openvino",
     "backend:simnpu": "contrib/simnpu",
     "partitioner:capability": "plugins/partitioners",
     "serializer:checkpoint": "plugins/checkpoint",
