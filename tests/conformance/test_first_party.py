@@ -17,6 +17,7 @@ FIRST_PARTY = {
     "backend:cuda": "plugins/cuda",
     "backend:metal": "plugins/metal",
     "backend:rocm": "plugins/rocm",
+    "backend:openvino": "plugins/openvino",
     "backend:simnpu": "contrib/simnpu",
     "partitioner:capability": "plugins/partitioners",
     "serializer:checkpoint": "plugins/checkpoint",
