@@ -156,8 +156,9 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     started = time.perf_counter()
     try:
         for i, segment in enumerate(plan.segments):
+            where = f"{segment.id} for {segment.target}"
             if request.progress:
-                request.progress(i, len(plan.segments), f"{segment.id} for {segment.target}")
+                request.progress(i, len(plan.segments), f"compiling {where}")
             inputs = [reference[name] for name in segment.inputs]
             asked = request.precisions.of(segment.target.backend)
             made = compile_segment(
@@ -167,6 +168,8 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
             )  # fmt: skip
             opened.append(made)
             facts[segment.id] = executed(made, asked)
+            if request.progress:
+                request.progress(i, len(plan.segments), f"verifying {where}")
             if not _draws(segment):
                 most = request.limit(segment.target)
                 errors[segment.id] = verify_segment(segment, made, reference, most)
