@@ -8,8 +8,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hardpoint import ArtifactError, CompileError, CompileOptions
 from hardpoint_cpu import plugin

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -135,11 +136,12 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     model: CompiledModel | None = None
     try:
         for i, segment in enumerate(plan.segments):
+            tell: Callable[[str], None] | None = None
             if request.progress:
-                request.progress(i, len(plan.segments), f"{segment.id} for {segment.target}")
+                tell = partial(request.progress, i, len(plan.segments))
             asked = request.precisions.of(segment.target.backend)
             try:
-                made.append(make_segment(segment, asked, registry, request, reference))
+                made.append(make_segment(segment, asked, registry, request, reference, tell))
             except RuntimeFault as fault:
                 if recovery is None:
                     raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,17 @@ def make_segment(
     registry: Registry,
     request: CompileRequest,
     reference: Mapping[str, torch.Tensor],
+    tell: Callable[[str], None] | None = None,
 ) -> Made:
     """Compile, open and verify.
 
     :param reference: every value of the program in eager PyTorch, by name.
+    :param tell: called with what is being done, before it is.
     :raises CompileError: it does not compile, or gives other numbers.
     """
+    where = f"{segment.id} for {segment.target}"
+    if tell is not None:
+        tell(f"compiling {where}")
     opened = compile_segment(
         segment, registry, precision, [reference[name] for name in segment.inputs],
         (request.options or {}).get(segment.target.backend, {}),
@@ -59,6 +64,8 @@ def make_segment(
         facts = executed(opened, precision)
         if draws(segment):
             return Made(opened, precision, facts, None, ())
+        if tell is not None:
+            tell(f"verifying {where}")
         most = request.limit_of(segment, precision)
         difference, outputs = verify_segment(segment, opened, reference, most)
     except BaseException:
