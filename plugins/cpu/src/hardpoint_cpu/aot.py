@@ -17,7 +17,7 @@ from typing import Any, NoReturn, cast
 import torch
 
 from hardpoint import Artifact, ArtifactError, Executable
-from hardpoint_cpu import eager, executed, host
+from hardpoint_cpu import eager, executed, forks, host
 from hardpoint_cpu.formats import AOT
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
 from hardpoint_cpu.recipe import CPU
@@ -25,6 +25,8 @@ from hardpoint_cpu.segment import Segment
 from hardpoint_cpu.tuning import Tuning
 
 FILE = "model.pt2"
+# What Inductor turns into code of its own.
+_NAMESPACES = ("aten", "prims", "quantized_decomposed")
 _AGAIN = "compile the segment again on a machine like this one, or use mode 'eager'"
 
 
@@ -68,7 +70,7 @@ def compile_segment(
 def _refuse_custom(segment: Segment) -> None:
     for node in segment.graph.nodes:
         target = node.target
-        if isinstance(target, torch._ops.OpOverload) and target.namespace not in ("aten", "prims"):
+        if isinstance(target, torch._ops.OpOverload) and target.namespace not in _NAMESPACES:
             raise compile_error(
                 f"node {node.name!r} cannot be compiled ahead of time",
                 cause=f"{target} is a custom operator, which the library would have to find "
@@ -92,9 +94,9 @@ def _compile(
 
     with (
         compiling(described, device) as (_, inputs),
-        observed(tuning, segment.executed) as tuned,
+        observed(tuning, segment.executed),
     ):
-        made = compile_fx_aot(segment.module(), inputs, config_patches={**tuned, **patches})
+        made = compile_fx_aot(segment.module(), inputs, config_patches=patches)
         package_aoti(target, cast("list[Any]", made))
     return target.getvalue()
 
@@ -227,4 +229,6 @@ class AotExecutable(Executable):
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. The library checks nothing: strides are made right here, the rest by the runtime."""
+        if forks.state.forked is not None and forks.here():
+            return forks.elsewhere(self, inputs)
         return tuple(self._run([tensor.contiguous() for tensor in inputs]))

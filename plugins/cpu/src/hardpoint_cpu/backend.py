@@ -17,7 +17,7 @@ from hardpoint import (
     Support,
     did_you_mean,
 )
-from hardpoint_cpu import eager, host
+from hardpoint_cpu import eager, forks, host
 from hardpoint_cpu.formats import AOT, EAGER, INDUCTOR
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.options import Options
@@ -55,6 +55,8 @@ class CpuBackend(Backend):
         :raises CompileError: with the reason in words.
         :raises ConfigError: unknown options.
         """
+        if forks.here():
+            return forks.elsewhere(self.compile, (program, device, options))
         wanted = Options.parse(options.backend, options.precision)
         segment = in_precision(from_program(program), options, wanted)
         artifact = self._compile(program, segment, options.precision, wanted)
@@ -85,6 +87,8 @@ class CpuBackend(Backend):
                 f"the cpu backend has no device {device.id!r}",
                 remedy=did_you_mean(device.id, known),
             )
+        if forks.here():
+            return forks.elsewhere(self.load, (artifact, device))
         made = self._load(artifact)
         threads = artifact.metadata.get("threads")
         return Threaded(made, threads) if isinstance(threads, int) else made

@@ -21,7 +21,7 @@ _FLOAT = {
 }
 
 
-class CompiledLayers(CustomGraphPass):  # type: ignore[misc]
+class CompiledLayers(CustomGraphPass):
     """Looks at the graph after freezing, before it becomes code; changes nothing.
 
     :param quantized: layers that have an int8 kernel.

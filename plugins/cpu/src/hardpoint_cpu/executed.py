@@ -89,7 +89,7 @@ def read(metadata: Mapping[str, object]) -> dict[str, object]:
 def facts(found: Mapping[str, object], mode: str) -> dict[str, object]:
     """``Executable.facts()``: what the artifact holds, and what this process does to it now."""
     told = dict(found)
-    quiet = torch.backends.mkldnn.matmul.fp32_precision
+    quiet = str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
     if told["precision"] == "fp32" and quiet in _QUIET:
         # torch.set_float32_matmul_precision("medium") reaches the CPU's matrix products, too.
         told |= {"precision": "bf16", "fp32_matmul_precision": quiet}

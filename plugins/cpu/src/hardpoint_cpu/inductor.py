@@ -17,13 +17,13 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 
 from hardpoint import Artifact, ArtifactError, CompileError, Executable
-from hardpoint_cpu import eager, emit, executed, host, shapes, tuning as tuning_of, wire, wire_read
+from hardpoint_cpu import eager, emit, executed, forks, host, shapes, wire, wire_read
 from hardpoint_cpu.formats import INDUCTOR
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
 from hardpoint_cpu.recipe import CPU
 from hardpoint_cpu.segment import Segment
-from hardpoint_cpu.tuning import Tuning
+from hardpoint_cpu.tuning import TUNING, Tuning
 
 # Inductor's configuration and its tracing context belong to the process: one compilation at a time.
 _LOCK = threading.RLock()
@@ -53,7 +53,7 @@ def metadata(segment: Segment, described: Mapping[str, Any], tuning: Tuning) -> 
     return {
         "torch": torch.__version__,
         "inputs": dict(described),
-        tuning_of.KEY: tuning.to_json(),
+        TUNING: tuning.to_json(),
         executed.KEY: segment.executed.to_json(),
         "needs": "a C++ compiler where it is loaded: it is compiled again there",
     }
@@ -98,13 +98,11 @@ def build(
     :param found: what it asks for; of int8 it says afterwards what was made of it.
     :raises CompileError: no compiler, Inductor's reason, or code that holds for some sizes only.
     """
-    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
 
     with (
         compiling(described, device) as (mode, inputs),
-        observed(tuning, found) as patches,
-        config.patch(patches),
+        observed(tuning, found),
         torch._guards.tracing(torch._guards.TracingContext(mode)),
     ):
         compiled = compile_fx(module, inputs)
@@ -112,17 +110,19 @@ def build(
 
 
 @contextmanager
-def observed(tuning: Tuning, found: executed.Executed) -> Iterator[dict[str, Any]]:
-    """Inductor's configuration; afterwards ``found`` tells what became of int8 layers."""
-    patches = tuning.patches()
-    if not tuning.integers:
-        yield patches
-        return
+def observed(tuning: Tuning, found: executed.Executed) -> Iterator[None]:
+    """Inductor configured; afterwards ``found`` tells what became of int8 layers."""
+    from torch._inductor import config
+
     from hardpoint_cpu.compiled_layers import CompiledLayers  # imports Inductor
 
-    seen = CompiledLayers()
-    yield {**patches, "post_grad_custom_pre_pass": seen}
-    seen.correct(found)
+    seen, patches = CompiledLayers(), tuning.patches()
+    if tuning.integers:
+        patches["post_grad_custom_pre_pass"] = seen
+    with config.patch(patches):
+        yield
+    if tuning.integers:
+        seen.correct(found)
 
 
 @contextmanager
@@ -177,6 +177,8 @@ class InductorExecutable(Executable):
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run, without recording gradients."""
+        if forks.state.forked is not None and forks.here():
+            return forks.elsewhere(self, inputs)
         if torch.is_grad_enabled():
             with torch.no_grad():
                 return self(*inputs)

@@ -78,7 +78,10 @@ def _module(segment: Segment) -> GraphModule:
     """The segment for the quantizer: it asks each node what it was called, and for its value."""
     root = torch.nn.Module()
     for attribute, (_, tensor) in segment.weights.items():
-        root.register_buffer(attribute, tensor.detach())
+        if attribute in segment.parameters:  # batch norms are folded into these
+            setattr(root, attribute, torch.nn.Parameter(tensor.detach(), requires_grad=False))
+        else:
+            root.register_buffer(attribute, tensor.detach())
     for attribute, sub in segment.subgraphs.items():
         setattr(root, attribute, sub)
     graph = Graph()
@@ -101,7 +104,8 @@ def _as_linear(graph: Graph, root: torch.nn.Module, layer: layers.Layer) -> None
     """``x @ weight`` as the linear layer that the quantizer knows."""
     attribute = f"{layer.weight}_t"
     if not hasattr(root, attribute):
-        root.register_buffer(attribute, getattr(root, layer.weight).t().contiguous())
+        turned = getattr(root, layer.weight).detach().t().contiguous()
+        setattr(root, attribute, torch.nn.Parameter(turned, requires_grad=False))
     with graph.inserting_before(layer.node):
         weight = graph.get_attr(attribute)
         weight.meta["val"] = layer.node.meta["val"].new_empty(getattr(root, attribute).shape)
@@ -185,5 +189,5 @@ def _name(node: Node, source: Segment, before: dict[str, Node]) -> str:
     if layer is not None and layer.weight and user is not None:
         place = list(user.args).index(node)
         return source.weights[layer.weight][0] + ("@int8", "@int8-scale", "@int8-zero")[place]
-    base = attribute.removesuffix("_bias").removesuffix("_t")
-    return f"{source.weights[base][0]}@folded" if base in source.weights else f"int8{attribute}"
+    base = attribute.removesuffix("_bias")
+    return f"{source.weights[base][0]}@bias" if base in source.weights else f"int8{attribute}"

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from hardpoint import ConfigError, Executable
+from hardpoint_cpu import forks
 from hardpoint_cpu.origin import ORIGIN, PROVIDER
 
 _LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
@@ -68,6 +69,8 @@ class Threaded(Executable):
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run, on that many threads."""
+        if forks.state.forked is not None and forks.here():
+            return forks.elsewhere(self, inputs)
         with limited(self._threads):
             return self._inner(*inputs)
 

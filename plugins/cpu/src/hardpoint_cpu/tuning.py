@@ -9,7 +9,7 @@ from typing import Any
 from hardpoint_cpu.options import Options
 from hardpoint_cpu.origin import artifact_error
 
-KEY = "tuning"  # in an artifact's metadata
+TUNING = "tuning"  # in an artifact's metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Tuning:
 
         :raises ArtifactError: it is not there, or damaged.
         """
-        found = metadata.get(KEY)
+        found = metadata.get(TUNING)
         try:
             made = cls(**found)  # type: ignore[arg-type]
         except TypeError:
