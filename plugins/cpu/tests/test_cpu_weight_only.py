@@ -81,6 +81,16 @@ def test_the_numbers_are_the_models_within_what_the_integers_hold(precision, bui
         assert error(found, wanted) < LIMIT[precision]
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_an_embedding_takes_indices_of_either_width(dtype, build):
+    model, ids = torch.nn.Embedding(10, 6).eval(), torch.tensor([[0, 9, 3]], dtype=dtype)
+    executable = build(program(model, ids), "int8w")
+    with torch.no_grad():
+        assert error(executable(ids)[0], model(ids)) < LIMIT["int8w"]
+    with pytest.raises(IndexError):
+        executable(ids + 1)
+
+
 @pytest.mark.parametrize("precision", ["int8w", "int4w"])
 @pytest.mark.parametrize("mode", [{"mode": "inductor"}, {"mode": "aot"},
                                   {"mode": "aot", "freezing": True}])  # fmt: skip

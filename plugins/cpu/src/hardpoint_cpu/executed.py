@@ -11,7 +11,6 @@ from hardpoint_cpu import host
 from hardpoint_cpu.origin import artifact_error
 
 KEY = "executed"  # in an artifact's metadata
-_QUIET = ("bf16", "tf32")
 
 
 @dataclass
@@ -89,12 +88,17 @@ def read(metadata: Mapping[str, object]) -> dict[str, object]:
 def facts(found: Mapping[str, object], mode: str) -> dict[str, object]:
     """``Executable.facts()``: what the artifact holds, and what this process does to it now."""
     told = dict(found)
-    quiet = str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
-    if told["precision"] == "fp32" and quiet in _QUIET:
-        # torch.set_float32_matmul_precision("medium") reaches the CPU's matrix products, too.
-        told |= {"precision": "bf16", "fp32_matmul_precision": quiet}
+    if told["precision"] == "fp32" and _told_to_narrow():
+        told |= {"precision": "bf16", "narrowed_by": "torch.set_float32_matmul_precision"}
     return told | {
         "mode": mode,
         "threads": torch.get_num_threads(),
         "isa": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def _told_to_narrow() -> bool:
+    """Whether this process does float32 products in bfloat16, which "medium" means here, too."""
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    narrow: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return narrow and matmul.fp32_precision == "bf16"

@@ -39,7 +39,7 @@ _LEAVES = "the x86 quantizer leaves this operator in floating point"
 def to_int8(segment: Segment, examples: Sequence[torch.Tensor], scales: str | None) -> Segment:
     """``segment`` with its layers between quantization and dequantization.
 
-    :param examples: inputs to observe activations on.
+    :param examples: inputs to observe on.
     :param scales: of activations: ``"static"``, ``"dynamic"``; ``None``: static if there is a
         convolution, which has no dynamic kernel, else dynamic.
     :raises CompileError: torchao is missing, another processor, or no examples to observe.
@@ -57,11 +57,11 @@ def to_int8(segment: Segment, examples: Sequence[torch.Tensor], scales: str | No
     if not kinds:
         return segment
     dynamic = scales == "dynamic" or (scales is None and kinds == {"linear"})
-    if not dynamic and not examples:
+    if not examples:  # with dynamic scales, too: a weight is observed when it is used
         raise compile_error(
             "int8 needs examples of the segment's inputs",
-            cause="the range of its activations is observed on them",
-            remedy="capture with example inputs, or ask for the option activation_scales='dynamic'",
+            cause="the ranges of its weights and activations are observed on them",
+            remedy="capture with example inputs",
         )
     try:
         converted = _quantize(module, examples, dynamic=dynamic)
@@ -127,8 +127,7 @@ def _quantize(module: GraphModule, examples: Sequence[torch.Tensor], *, dynamic:
     )
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         prepared = prepare_pt2e(module, quantizer)
-        if examples:
-            prepared(*(tensor.clone() for tensor in examples))
+        prepared(*(tensor.clone() for tensor in examples))
         return convert_pt2e(prepared)
 
 

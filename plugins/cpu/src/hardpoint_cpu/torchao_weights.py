@@ -22,9 +22,11 @@ def require(precision: str) -> None:
 
     :raises CompileError: it is not installed, or does not import.
     """
-    logger = logging.getLogger("torchao")
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of CUDA libraries that a CPU has no use for
+    # It warns of CUDA libraries that a CPU has no use for, and PyTorch of what it registers.
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         import torchao.quantization  # noqa: F401
     except ImportError as error:
@@ -34,7 +36,8 @@ def require(precision: str) -> None:
             remedy=f"pip install '{EXTRA}'",
         ) from error
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def int8_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
