@@ -141,7 +141,9 @@ def test_what_inductor_left_in_floating_point_is_named_though_integers_were_aske
     told = executed.Executed("int8", {"int8": 2})
     seen.correct(told)
     assert told.quantized == {"int8": 1}
-    assert told.float_nodes == {"mm (aten.mm.default)": "Inductor has no int8 kernel for it"}
+    assert told.float_nodes == {
+        "mm_default (aten.mm.default)": "Inductor has no int8 kernel for it"
+    }
     assert told.precision == "int8"
     CompiledLayers().correct(told)
     assert told.precision == "fp32"

@@ -67,14 +67,14 @@ device = backend.devices()[0]
 made = program()
 def opened(**options):
     return backend.load(backend.compile(made, device, CompileOptions(backend=options)), device)
-few, many = opened(threads=1), opened()
+few, many, x = opened(threads=1), opened(), torch.ones(256, 512)
 # Exporting has made threads already; a thread of its own has none yet.
 def count(executable):
     import threading
     found = []
     def work():
         before = set(os.listdir("/proc/self/task"))
-        executable(torch.ones(256, 512))
+        executable(x)
         found.append(len(set(os.listdir("/proc/self/task")) - before))
     thread = threading.Thread(target=work)
     thread.start()

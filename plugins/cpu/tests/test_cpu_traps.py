@@ -50,8 +50,8 @@ def library(model):
     [
         (torch.randn(4, 7), "dimension 1 is 7, it must be 8"),
         (torch.randn(4, 9), "dimension 1 is 9, it must be 8"),
-        (torch.randn(1, 8), "dimension 0 is 1"),
-        (torch.randn(65, 8), "dimension 0 is 65"),
+        (torch.randn(1, 8), "dimension 0 (rows) is 1, it must be 2 to 64"),
+        (torch.randn(65, 8), "dimension 0 (rows) is 65, it must be 2 to 64"),
         (torch.randn(2, 4, 8), "dimensions"),
         (torch.randn(4, 8, dtype=torch.float64), "its dtype is float64, it must be float32"),
         (torch.randint(0, 9, (4, 8), dtype=torch.int32), "its dtype is int32, it must be float32"),
