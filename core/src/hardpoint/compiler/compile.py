@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -135,11 +136,10 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     model: CompiledModel | None = None
     try:
         for i, segment in enumerate(plan.segments):
-            if request.progress:
-                request.progress(i, len(plan.segments), f"{segment.id} for {segment.target}")
+            tell = partial(request.tell, i, len(plan.segments))
             asked = request.precisions.of(segment.target.backend)
             try:
-                made.append(make_segment(segment, asked, registry, request, reference))
+                made.append(make_segment(segment, asked, registry, request, reference, tell))
             except RuntimeFault as fault:
                 if recovery is None:
                     raise
@@ -158,8 +158,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
         if model is not None:
             model.close()
         raise
-    if request.progress:
-        request.progress(len(plan.segments), len(plan.segments), "verified")
+    request.tell(len(plan.segments), len(plan.segments), "verified")
     figures = summarize(results, limit, precision, [tuple(t.shape) for t in examples])
     figures |= model.facts.verification  # of the segments, as they are now
     random = [s.id for s in plan.segments if draws(s)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,16 @@ def make_segment(
     registry: Registry,
     request: CompileRequest,
     reference: Mapping[str, torch.Tensor],
+    tell: Callable[[str], None] = lambda doing: None,
 ) -> Made:
     """Compile, open and verify.
 
     :param reference: every value of the program in eager PyTorch, by name.
+    :param tell: called with what is being done.
     :raises CompileError: it does not compile, or gives other numbers.
     """
+    where = f"{segment.id} for {segment.target}"
+    tell(f"compiling {where}")
     opened = compile_segment(
         segment, registry, precision, [reference[name] for name in segment.inputs],
         (request.options or {}).get(segment.target.backend, {}),
@@ -57,6 +61,7 @@ def make_segment(
     )  # fmt: skip
     try:
         facts = executed(opened, precision)
+        tell(f"verifying {where}")
         if draws(segment):
             return Made(opened, precision, facts, None, ())
         most = request.limit_of(segment, precision)
