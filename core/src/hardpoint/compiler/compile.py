@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -136,9 +136,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     model: CompiledModel | None = None
     try:
         for i, segment in enumerate(plan.segments):
-            tell: Callable[[str], None] | None = None
-            if request.progress:
-                tell = partial(request.progress, i, len(plan.segments))
+            tell = partial(request.tell, i, len(plan.segments))
             asked = request.precisions.of(segment.target.backend)
             try:
                 made.append(make_segment(segment, asked, registry, request, reference, tell))
@@ -160,8 +158,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
         if model is not None:
             model.close()
         raise
-    if request.progress:
-        request.progress(len(plan.segments), len(plan.segments), "verified")
+    request.tell(len(plan.segments), len(plan.segments), "verified")
     figures = summarize(results, limit, precision, [tuple(t.shape) for t in examples])
     figures |= model.facts.verification  # of the segments, as they are now
     random = [s.id for s in plan.segments if draws(s)]

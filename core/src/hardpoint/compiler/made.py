@@ -44,17 +44,16 @@ def make_segment(
     registry: Registry,
     request: CompileRequest,
     reference: Mapping[str, torch.Tensor],
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] = lambda doing: None,
 ) -> Made:
     """Compile, open and verify.
 
     :param reference: every value of the program in eager PyTorch, by name.
-    :param tell: called with what is being done, before it is.
+    :param tell: called with what is being done.
     :raises CompileError: it does not compile, or gives other numbers.
     """
     where = f"{segment.id} for {segment.target}"
-    if tell is not None:
-        tell(f"compiling {where}")
+    tell(f"compiling {where}")
     opened = compile_segment(
         segment, registry, precision, [reference[name] for name in segment.inputs],
         (request.options or {}).get(segment.target.backend, {}),
@@ -62,10 +61,9 @@ def make_segment(
     )  # fmt: skip
     try:
         facts = executed(opened, precision)
+        tell(f"verifying {where}")
         if draws(segment):
             return Made(opened, precision, facts, None, ())
-        if tell is not None:
-            tell(f"verifying {where}")
         most = request.limit_of(segment, precision)
         difference, outputs = verify_segment(segment, opened, reference, most)
     except BaseException:

@@ -54,6 +54,11 @@ class CompileRequest:
     progress: Progress | None = None
     chain: tuple[Target, ...] = ()
 
+    def tell(self, done: int, of: int, doing: str) -> None:
+        """Tell the caller how far it is, if that was asked for."""
+        if self.progress:
+            self.progress(done, of, doing)
+
     def limit(self, *targets: Target) -> float:
         """The greatest accepted error of what runs on ``targets``."""
         if self.max_error is not None:

@@ -99,6 +99,9 @@ class Executable(ABC):
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. Inputs were checked by the runtime. Outputs stay valid after the next call.
 
+        It may return before the work is done, if that is ordered on the current stream of its
+        device, as PyTorch's own operators are.
+
         :raises OutOfMemory: the call needs more memory than there is.
         :raises DeviceLost: no call on this device will work any more. ``MemoryError`` and PyTorch's
             own types for the two count as well; they are what ``fallback=`` acts on.
@@ -114,7 +117,7 @@ class Executable(ABC):
         return {}
 
     def close(self) -> None:
-        """Let go of device memory and handles. Safe to call twice."""
+        """Let go of device memory and handles. Safe to call twice, and on a device that is lost."""
         return
 
 

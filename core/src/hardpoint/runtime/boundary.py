@@ -57,8 +57,8 @@ def entering(
     :param strided: it honours strides.
     :param alignment: bytes; its inputs' addresses must be multiples of this.
     """
-    if device is None and alignment == 1:
-        return executable if strided else _contiguous(executable, copies)
+    if device is None and alignment == 1 and strided:
+        return executable
 
     def fit(position: int, given: torch.Tensor) -> torch.Tensor:
         tensor = given
@@ -77,10 +77,24 @@ def entering(
             copies.add("aligned")
         return tensor
 
-    def call(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def fitted(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return executable(*[fit(i, t) for i, t in enumerate(inputs)])
 
-    return call
+    def contiguous(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        for tensor in inputs:
+            if not tensor.is_contiguous():
+                return fitted(*inputs)
+        return executable(*inputs)
+
+    def at_its_place(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        for tensor in inputs:
+            if tensor.data_ptr() % alignment or not (strided or tensor.is_contiguous()):
+                return fitted(*inputs)
+        return executable(*inputs)
+
+    if device is not None:
+        return fitted
+    return contiguous if alignment == 1 else at_its_place
 
 
 def aligned(tensor: torch.Tensor, alignment: int) -> torch.Tensor:
@@ -89,19 +103,3 @@ def aligned(tensor: torch.Tensor, alignment: int) -> torch.Tensor:
     start = -room.data_ptr() % alignment
     copy = room[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
     return copy.copy_(tensor)
-
-
-def _contiguous(executable: Call, copies: Copies) -> Call:
-    def fit(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_contiguous():
-            return tensor
-        copies.add("contiguous")
-        return tensor.contiguous()
-
-    def call(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        for tensor in inputs:
-            if not tensor.is_contiguous():
-                return executable(*map(fit, inputs))
-        return executable(*inputs)
-
-    return call

@@ -17,11 +17,11 @@ import torch
 from hardpoint.errors import HardpointWarning, InputError
 from hardpoint.events import Event
 from hardpoint.numerics import Difference, compare
-from hardpoint.program import dims, structure
+from hardpoint.program import dims
 from hardpoint.program.signature import Signature
-from hardpoint.program.structure import Leaf
 from hardpoint.runtime.check import InputCheck, Key
 from hardpoint.runtime.memory import refuse_overlaps, write_back
+from hardpoint.runtime.rebuild import rebuilder
 from hardpoint.runtime.schedule import Schedule
 from hardpoint.runtime.step import OpenedSegment
 from hardpoint.runtime.wiring import FaultedError, Watch, Wiring, wrong_result
@@ -101,6 +101,7 @@ class CompiledModel:
         self._writes = bool(self.schedule.state_writes or self.schedule.input_writes)
         self._written = tuple(index for _, index in self.schedule.input_writes)
         self._plain = self.signature.plain()
+        self._rebuild = rebuilder(self.signature.outputs)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call with the model's own arguments; gives the model's own structure of results.
@@ -113,13 +114,7 @@ class CompiledModel:
             inputs: Sequence[object] = args
         else:
             inputs = self.signature.bind(args, kwargs)
-        results = self.run(inputs)
-        outputs = self.signature.outputs
-        if type(outputs) is Leaf and not outputs.scalar:
-            return results[outputs.index]
-        return structure.unflatten(
-            outputs, lambda leaf: results[leaf.index].item() if leaf.scalar else results[leaf.index]
-        )
+        return self._rebuild(self.run(inputs))
 
     def run(self, inputs: Sequence[object], watch: Watch | None = None) -> list[torch.Tensor]:
         """Flat tensors in, flat tensors out, in the signature's order.
