@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import openvino as ov
 from torch.export import ExportedProgram
 
 from hardpoint import Artifact, CompileOptions, Device
@@ -15,6 +14,8 @@ from hardpoint_openvino.exact import keep_nan
 from hardpoint_openvino.options import Options
 from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.program import decompose, take_apart
+from hardpoint_openvino.quantize import QUANTIZED, quantize
+from hardpoint_openvino.runtime import ov
 
 FORMAT = "hardpoint-openvino/1"
 BLOB = "model.blob"
@@ -34,7 +35,9 @@ def compile_segment(
     model = convert(source)
     if asked.precision != "int8":  # which holds no NaN
         keep_nan(model)
-    settings = options.settings(asked.precision)
+    if asked.precision in QUANTIZED:
+        model = quantize(model, asked.precision, asked.example_inputs, options)
+    settings = options.settings(asked.precision, sdk.settable(name))
     compiled = compile_model(model, name, settings)
     files: dict[str, bytes] = {}
     if options.blob:
@@ -43,15 +46,23 @@ def compile_segment(
     written, weights, facts = stored.write(model, source.weights)
     files |= written
     metadata: dict[str, Any] = {
-        "openvino": sdk.version(),
         "device": name,
-        "device_name": sdk.full_name(name),
+        "host": host_facts(name),
         "precision": asked.precision,
         "settings": settings,
         "weights": facts,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     return Artifact(FORMAT, files, weights, metadata)
+
+
+def host_facts(device: str) -> dict[str, object]:
+    """What a compiled blob is tied to: OpenVINO's build and the processor."""
+    return {
+        "openvino": sdk.version(),
+        "device": sdk.full_name(device),
+        "instructions": sorted(sdk.capabilities(device)),
+    }
 
 
 def _check_precision(precision: str, device: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import openvino as ov
 import torch
 
 from hardpoint import Executable, InputError
+from hardpoint_openvino.runtime import ov
 
 _LEAST, _GREATEST = -(2**31), 2**31 - 1
 
@@ -112,6 +113,12 @@ def _reader(kind: ov.Type) -> Callable[[torch.Tensor], ov.Tensor]:
 
 def _read(tensor: torch.Tensor) -> ov.Tensor:
     return ov.Tensor(tensor.contiguous().numpy(), shared_memory=True)
+
+
+def numbers(tensor: torch.Tensor) -> Any:
+    """A tensor for a calibration of OpenVINO's, as an array."""
+    plain = tensor.detach().contiguous()
+    return _read_bf16(plain) if plain.dtype is torch.bfloat16 else plain.numpy()
 
 
 def _read_bf16(tensor: torch.Tensor) -> ov.Tensor:

@@ -6,10 +6,9 @@ import functools
 import os
 from typing import Any
 
-import openvino as ov
-
 from hardpoint import Device, did_you_mean
 from hardpoint_openvino.origin import artifact_error, in_words
+from hardpoint_openvino.runtime import ov
 
 # Devices of OpenVINO's that compose others are ways to choose, and choosing is the host's.
 _COMPOSED = ("AUTO", "MULTI", "HETERO", "BATCH")
@@ -37,6 +36,12 @@ def _ask(device: str, name: str) -> Any:
 def capabilities(device: str) -> tuple[str, ...]:
     """What a device computes in, in OpenVINO's words: ``FP32``, ``BF16``, ``FP16``, ``INT8``..."""
     return tuple(str(c) for c in _ask(device, "OPTIMIZATION_CAPABILITIES") or ())
+
+
+def settable(device: str) -> frozenset[str]:
+    """The names of the properties that a compilation for this device can be given."""
+    supported = _ask(device, "SUPPORTED_PROPERTIES") or {}
+    return frozenset(str(n) for n, access in supported.items() if str(access) == "RW")
 
 
 def full_name(device: str) -> str:
@@ -70,7 +75,7 @@ def require(device: Device) -> str:
     :raises ArtifactError: there is no such device here.
     """
     try:
-        known = list(core().available_devices)
+        known = [d for d in core().available_devices if not d.startswith(_COMPOSED)]
     except RuntimeError as error:
         raise artifact_error("OpenVINO finds no device", cause=in_words(error)) from error
     if device.id not in known:

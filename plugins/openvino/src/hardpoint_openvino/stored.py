@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
 import torch
 
 from hardpoint_openvino.origin import artifact_error, in_words
+from hardpoint_openvino.runtime import op, ov
 from hardpoint_openvino.sdk import core
 
 XML, BIN = "model.xml", "model.bin"
@@ -44,7 +44,7 @@ def write(
         if tensor is None or kind != ov.Type.f32 or node.get_byte_size() != tensor.nbytes:
             continue
         shape = list(node.get_output_shape(0))
-        parameter = ov.opset13.parameter(shape, kind, name=f"{_PREFIX}{len(facts)}")
+        parameter = op.parameter(shape, kind, name=f"{_PREFIX}{len(facts)}")
         node.output(0).replace(parameter.output(0))
         model.add_parameters([parameter])
         kept[name] = tensor
@@ -73,7 +73,7 @@ def read(
     :raises ArtifactError: damaged, or a weight is missing or another.
     """
     try:
-        model = core().read_model(xml, _bytes(data))
+        model = core().read_model(xml, over(data))
         for parameter in list(model.get_parameters()):
             name = parameter.get_friendly_name()
             if name.startswith(_PREFIX):
@@ -90,7 +90,7 @@ def read(
     return model
 
 
-def _bytes(data: bytes | memoryview) -> ov.Tensor:
+def over(data: bytes | memoryview) -> ov.Tensor:
     """A tensor over the bytes where they lie; an empty file is one byte that nothing reads.
 
     By way of PyTorch, since OpenVINO wants numpy's leave to write, which it does not make use of.
