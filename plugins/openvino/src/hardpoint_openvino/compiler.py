@@ -10,7 +10,7 @@ from torch.export import ExportedProgram
 from hardpoint import Artifact, CompileOptions, Device
 from hardpoint_openvino import sdk, stored
 from hardpoint_openvino.convert import convert
-from hardpoint_openvino.exact import keep_nan
+from hardpoint_openvino.exact import as_in_pytorch
 from hardpoint_openvino.options import Options
 from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.program import decompose, take_apart
@@ -29,12 +29,15 @@ def compile_segment(
 
     :raises CompileError: with the reason in words.
     """
-    name = sdk.require(device)
+    problem = sdk.unknown(device)
+    if problem:
+        raise compile_error(problem[0], remedy=problem[1])
+    name = device.id
+    options.check(asked.precision)
     _check_precision(asked.precision, name)
     source = take_apart(decompose(program))
     model = convert(source)
-    if asked.precision != "int8":  # which holds no NaN
-        keep_nan(model)
+    as_in_pytorch(model, holds_nan=asked.precision != "int8")
     if asked.precision in QUANTIZED:
         model = quantize(model, asked.precision, asked.example_inputs, options)
     settings = options.settings(asked.precision, sdk.settable(name))

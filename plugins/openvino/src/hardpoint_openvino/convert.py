@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 
 from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.program import Source
+from hardpoint_openvino.recurrent import join
 from hardpoint_openvino.runtime import ov
 
 TYPES: dict[torch.dtype, ov.Type] = {
@@ -57,10 +58,12 @@ def convert(source: Source) -> ov.Model:
 
     :raises CompileError: the front end refuses it, with its reason.
     """
-    decoder = _decoder(source.module())  # must outlive the model
+    decoder = _decoder(source.module)  # must outlive the model
     front_end = _front_end()
     try:
         model = front_end.convert(front_end.load(decoder))
+        if source.cuts:
+            join(model, source.cuts, len(source.ranges), source.outputs)
         shapes = {}
         for port, limits in zip(model.inputs, source.ranges, strict=True):
             shapes[port] = ov.PartialShape(
@@ -74,7 +77,7 @@ def convert(source: Source) -> ov.Model:
             cause=in_words(error),
             remedy="leave this target out of targets=, or report it to the plugin's author",
         ) from error
-    for port, node in zip(model.inputs, source.inputs(), strict=True):
+    for port, node in zip(model.inputs, source.inputs(), strict=False):  # recurrent ones follow
         want = TYPES[node.meta["val"].dtype]
         if port.get_element_type() != want:
             raise compile_error(

@@ -15,13 +15,18 @@ import numpy as np
 
 from hardpoint_openvino.runtime import op, ov
 
+_MASKED = "ScaledDotProductAttention"
 _FLOATS = (ov.Type.f32, ov.Type.f16, ov.Type.bf16)
 
 
-def keep_nan(model: ov.Model) -> None:
-    """Change ``model`` in place; results for numbers and infinities stay bit by bit the same."""
+def as_in_pytorch(model: ov.Model, *, holds_nan: bool = True) -> None:
+    """Change ``model`` in place; what was right stays bit by bit the same.
+
+    :param holds_nan: the arithmetic to come holds NaN and infinities; int8 does not.
+    """
+    rewrites = _REWRITES if holds_nan else {_MASKED: _attention}
     for node in model.get_ordered_ops():
-        rewrite = _REWRITES.get(node.get_type_name())
+        rewrite = rewrites.get(node.get_type_name())
         if rewrite is None or node.get_input_element_type(0) not in _FLOATS:
             continue
         before = [list(port.get_target_inputs()) for port in node.outputs()]
@@ -192,5 +197,5 @@ _REWRITES: dict[str, Callable[[ov.Node], ov.Node | list[ov.Output]]] = {
     "GreaterEqual": _greater_equal,
     "Softmax": _softmax,
     "LogSoftmax": _log_softmax,
-    "ScaledDotProductAttention": _attention,
+    _MASKED: _attention,
 }

@@ -39,7 +39,7 @@ class OpenVinoExecutable(Executable):
     ) -> None:
         self._compiled: ov.CompiledModel | None = compiled
         self._facts = facts
-        self._holds: Sequence[object] | None = holds
+        self._holds = holds  # also after close(): a call may still run
         self._free: list[_Request] = []
         self._in = [_reader(port.get_element_type()) for port in compiled.inputs]
         self._out = [_writer(port) for port in compiled.outputs]
@@ -53,7 +53,6 @@ class OpenVinoExecutable(Executable):
         """Let go of the model and its requests; calls that run end first."""
         self._compiled = None
         self._free.clear()
-        self._holds = None
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. The runtime has checked dtypes, sizes and ranges; strides are made right here."""

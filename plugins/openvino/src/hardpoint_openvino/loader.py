@@ -30,7 +30,10 @@ def load(artifact: Artifact, device: Device) -> Executable:
             cause=f"it reads {FORMAT}",
             remedy="open it with the backend that made it, or compile the segment again",
         )
-    name = sdk.require(device)
+    problem = sdk.unknown(device)
+    if problem:
+        raise artifact_error(problem[0], remedy=problem[1])
+    name = device.id
     known = artifact.metadata
     settings = known.get("settings")
     if not isinstance(settings, Mapping) or not isinstance(known.get("sha256"), Mapping):

@@ -19,6 +19,13 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "preset": get_args(Preset),
     "floats": get_args(Floats),
 }
+_MEANT_FOR = {
+    "floats": ("int8", "int8w", "int4w"),
+    "dynamic_quantization": ("int8w", "int4w"),
+    "group_size": ("int4w",),
+    "model_type": ("int8",),
+    "preset": ("int8",),
+}
 _COUNTS = {"threads": 1, "streams": 1, "group_size": 1, "dynamic_quantization": 0}
 
 
@@ -53,6 +60,19 @@ class Options:
                 )
             values[name] = _checked(name, value)
         return cls(**values)
+
+    def check(self, precision: str) -> None:
+        """Refuse what has no meaning in ``precision``: it would change nothing, in silence.
+
+        :raises ConfigError: with the option and where it has a meaning.
+        """
+        for name, where in _MEANT_FOR.items():
+            field = next(f for f in fields(self) if f.name == name)
+            if getattr(self, name) != field.default and precision not in where:
+                raise config_error(
+                    f"option {name} has no meaning in {precision}",
+                    remedy=f"ask for {' or '.join(where)}, or leave the option out",
+                )
 
     def settings(self, precision: str, settable: frozenset[str]) -> dict[str, object]:
         """OpenVINO's properties for a compilation that computes in ``precision``.

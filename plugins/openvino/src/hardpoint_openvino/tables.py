@@ -29,9 +29,9 @@ _FLOATS = """
     isnan isneginf isposinf isreal layer_norm leaky_relu lerp linalg_vector_norm linear log
     log10 log1p log2 log_sigmoid log_softmax matmul max_pool1d max_pool2d
     max_pool2d_with_indices max_pool3d mean mish mm mv nan_to_num native_group_norm
-    native_layer_norm outer pixel_shuffle pixel_unshuffle pow prelu rad2deg reciprocal relu
-    relu6 rms_norm rsqrt scaled_dot_product_attention selu sigmoid silu sin sinc sinh softmax
-    softplus sort sqrt square std tan tanh threshold topk true_divide upsample_bicubic2d
+    native_layer_norm norm outer pixel_shuffle pixel_unshuffle pow prelu prod rad2deg reciprocal
+    relu relu6 rms_norm rsqrt scaled_dot_product_attention selu sigmoid silu sin sinc sinh
+    softmax softplus sort sqrt square std tan tanh threshold topk true_divide upsample_bicubic2d
     upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
     upsample_trilinear3d var vdot
 """
@@ -71,6 +71,13 @@ def _values_only(node: Node) -> str:
     return "the indices that it gives beside the values are not right for NaN" if 1 in used else ""
 
 
+def _corrected(node: Node) -> str:
+    """Where ``correction`` is left out, the front end takes it for 0, PyTorch for 1."""
+    overload = str(node.target).rpartition(".")[2]
+    named = "correction" in node.kwargs and node.kwargs["correction"] is not None
+    return "" if overload != "correction" or named else "a variance without its correction is wrong"
+
+
 def _accumulated(node: Node) -> str:
     adds = node.args[3] if len(node.args) > 3 else node.kwargs.get("accumulate", False)
     return "index_put that adds was not proven right" if adds else ""
@@ -93,6 +100,8 @@ SPECIAL: Mapping[str, Callable[[Node], str]] = {
     "max": _values_only,
     "min": _values_only,
     "max_pool2d_with_indices": _values_only,
+    "var": _corrected,
+    "std": _corrected,
     "index_put": _accumulated,
     "scatter_add": _floats_only,
 }
