@@ -117,7 +117,7 @@ def test_without_nncf_the_error_says_how_to_get_it(net, export, build, monkeypat
 
 
 def test_the_core_sees_the_executed_precision():
-    program = hp.capture(torch.nn.Linear(8, 8), (torch.randn(2, 8),))
+    program = hp.capture(torch.nn.Linear(8, 8).eval(), (torch.randn(2, 8),))
     model = hp.compile(hp.plan(program, targets=["openvino"]), precision="fp32")
     [segment] = model.segments
     assert segment.executable.facts()["precision"] == "fp32"

@@ -29,7 +29,7 @@ class Counter(torch.nn.Module):
 
 
 def test_state_and_inputs_that_a_model_changes_are_changed():
-    program = hp.capture(Counter(), (torch.ones(3),))
+    program = hp.capture(Counter().eval(), (torch.ones(3),))
     model = hp.compile(hp.plan(program, targets=["openvino"]))
     for number in (1.0, 2.0, 3.0):
         x = torch.ones(3)
@@ -74,7 +74,7 @@ def test_small_integers_move_and_become_floats(refusals, export, build):
     assert refusals(moved, x, y) == {}
     for got, want in zip(build(export(moved, x, y))(x, y), moved(x, y), strict=True):
         assert got.dtype == want.dtype
-        assert torch.equal(got, want)
+        assert torch.allclose(got.double(), want.double())
 
 
 def test_integer_division_is_declined(refusals):
@@ -125,13 +125,13 @@ def test_static_sizes_and_dtypes_are_kept_by_the_executable_itself(export, build
     made = build(export(lambda x: x * 2, torch.randn(4, 8)))
     with pytest.raises(RuntimeError, match="shape"):
         made(torch.randn(4, 9))
-    with pytest.raises(RuntimeError, match="type"):
+    with pytest.raises(RuntimeError, match="precision: i32"):
         made(torch.ones(4, 8, dtype=torch.int32))
 
 
 def test_sizes_beyond_their_range_are_refused():
     program = hp.capture(
-        torch.nn.Linear(8, 8), (torch.randn(3, 8),),
+        torch.nn.Linear(8, 8).eval(), (torch.randn(3, 8),),
         dynamic={"input": {0: torch.export.Dim("rows", min=2, max=5)}},
     )  # fmt: skip
     model = hp.compile(hp.plan(program, targets=["openvino"]))
@@ -221,7 +221,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_forked_after_use_computes(tmp_path):
-    program = hp.capture(torch.nn.Linear(3, 3), (torch.ones(2, 3),))
+    program = hp.capture(torch.nn.Linear(3, 3).eval(), (torch.ones(2, 3),))
     hp.compile(hp.plan(program, targets=["openvino"])).save(tmp_path / "m.pt2")
     done = subprocess.run(
         [sys.executable, "-c", _FORKS, str(tmp_path / "m.pt2")],

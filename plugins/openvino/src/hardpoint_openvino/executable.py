@@ -60,9 +60,12 @@ class OpenVinoExecutable(Executable):
             request = self._free.pop()
         except IndexError:
             request = self._new()
-        for i, read in enumerate(self._in):
-            request.set_input(i, read(inputs[i]))
+        # OpenVINO keeps no reference to the memory that it is given.
+        held = [read(tensor) for read, tensor in zip(self._in, inputs, strict=True)]
+        for i, (_, tensor) in enumerate(held):
+            request.set_input(i, tensor)
         results = self._run(request)
+        del held
         if self._compiled is not None:
             self._free.append(request)
         return results
@@ -103,29 +106,33 @@ def _gives_an_input(compiled: ov.CompiledModel) -> bool:
     return False
 
 
-def _reader(kind: ov.Type) -> Callable[[torch.Tensor], ov.Tensor]:
+_Given = tuple[Any, ov.Tensor]  # numbers, and OpenVINO's view of their memory
+
+
+def _reader(kind: ov.Type) -> Callable[[torch.Tensor], _Given]:
     """How an input of this type becomes OpenVINO's, where it lies."""
     if kind == ov.Type.bf16:  # numpy has no such dtype
         return _read_bf16
     return _read_int64 if kind == ov.Type.i64 else _read
 
 
-def _read(tensor: torch.Tensor) -> ov.Tensor:
-    return ov.Tensor(tensor.contiguous().numpy(), shared_memory=True)
+def _read(tensor: torch.Tensor) -> _Given:
+    array = tensor.contiguous().numpy()
+    return array, ov.Tensor(array, shared_memory=True)
 
 
 def numbers(tensor: torch.Tensor) -> Any:
-    """A tensor for a calibration of OpenVINO's, as an array."""
+    """A tensor for a calibration of NNCF's."""
     plain = tensor.detach().contiguous()
-    return _read_bf16(plain) if plain.dtype is torch.bfloat16 else plain.numpy()
+    return _read_bf16(plain)[1] if plain.dtype is torch.bfloat16 else plain.numpy()
 
 
-def _read_bf16(tensor: torch.Tensor) -> ov.Tensor:
+def _read_bf16(tensor: torch.Tensor) -> _Given:
     bits = tensor.contiguous().view(torch.int16).numpy()
-    return ov.Tensor(bits, ov.Shape(list(bits.shape)), ov.Type.bf16)
+    return bits, ov.Tensor(bits, ov.Shape(list(bits.shape)), ov.Type.bf16)
 
 
-def _read_int64(tensor: torch.Tensor) -> ov.Tensor:
+def _read_int64(tensor: torch.Tensor) -> _Given:
     """OpenVINO's devices compute 64-bit integers in 32 bits: what does not fit is refused."""
     array = tensor.contiguous().numpy()
     if array.size and not (array.min() >= _LEAST and array.max() <= _GREATEST):
@@ -135,7 +142,7 @@ def _read_int64(tensor: torch.Tensor) -> ov.Tensor:
             "compute in 32 bits",
             remedy="leave openvino out of targets= for this model",
         )
-    return ov.Tensor(array, shared_memory=True)
+    return array, ov.Tensor(array, shared_memory=True)
 
 
 def _writer(port: ov.ConstOutput) -> tuple[ov.Type, ov.Shape]:

@@ -41,9 +41,12 @@ def load(artifact: Artifact, device: Device) -> Executable:
     _check_device(str(known.get("device")), name)
     started: dict[str, object] = {"started_from": "model"}
     reason = _why_no_blob(artifact, name)
+    held: list[Any] = [artifact]
     try:
         if reason:
-            compiled = _from_model(artifact, name, dict(settings))
+            model, arrays = _model(artifact)
+            held += arrays
+            compiled = sdk.core().compile_model(model, name, dict(settings))
             if BLOB in artifact.files:
                 started["blob_left"] = reason
         else:
@@ -56,7 +59,7 @@ def load(artifact: Artifact, device: Device) -> Executable:
             f"OpenVINO cannot open the artifact on {name}", cause=in_words(error), remedy=_AGAIN
         ) from error
     found = facts(compiled, str(known.get("precision")))
-    return OpenVinoExecutable(compiled, {**found, **started}, holds=(artifact,))
+    return OpenVinoExecutable(compiled, {**found, **started}, holds=held)
 
 
 def _check_device(made_for: str, name: str) -> None:
@@ -81,16 +84,15 @@ def _why_no_blob(artifact: Artifact, name: str) -> str:
     return f"it was compiled for another {', '.join(other)}" if other else ""
 
 
-def _from_model(artifact: Artifact, name: str, settings: dict[str, object]) -> ov.CompiledModel:
+def _model(artifact: Artifact) -> tuple[ov.Model, list[Any]]:
     for file in (stored.XML, stored.BIN):
         _check(artifact, file)
-    model = stored.read(
+    return stored.read(
         bytes(artifact.files[stored.XML]),
         artifact.files[stored.BIN],
         artifact.weights,
         artifact.metadata.get("weights"),
     )
-    return sdk.core().compile_model(model, name, settings)
 
 
 def _check(artifact: Artifact, name: str) -> None:

@@ -80,7 +80,6 @@ def cut_out(graph: Graph) -> list[Cut]:
             user.replace_all_uses_with(last)
             graph.erase_node(user)
             given.append(user.args[1])
-        graph.erase_node(node)
         _, _, _, biases, layers, _, _, both, first = node.args
         hidden = _states(node)[0].meta["val"].shape[-1]
         cuts.append(
@@ -89,6 +88,7 @@ def cut_out(graph: Graph) -> list[Cut]:
                 tuple(given),
             )
         )  # fmt: skip
+        graph.erase_node(node)
         more += taken
     if cuts:
         output = graph.output_node()
