@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,12 +44,12 @@ class Cut:
 def refusal(node: Node) -> str:
     """Why a recurrent node is declined, or ``""``."""
     states, weights = _states(node), _listed(node.args[2])
-    _, _, _, biases, layers, _, train, both, _ = node.args
+    _, _, _, biases, layers, _, train, both, _ = cast("tuple[Any, ...]", node.args)
     if train:
         return "in training it drops values at random"
     if node.args[0].meta["val"].dim() != 3:  # type: ignore[union-attr]
         return "a sequence without a batch dimension is not taken"
-    if len(weights) != int(layers) * (1 + bool(both)) * (2 + 2 * bool(biases)):  # type: ignore[call-overload]
+    if len(weights) != layers * (1 + both) * (2 + 2 * biases):
         return "an LSTM with a projection is not taken"
     if any(n.meta["val"].dtype is not torch.float32 for n in (*states, *weights)):
         return "it was proven right in float32 only"

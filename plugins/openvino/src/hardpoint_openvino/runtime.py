@@ -21,7 +21,7 @@ def unreported() -> Iterator[None]:
     if _REPORTER in sys.modules:
         yield
         return
-    hidden: dict[str, Any] = sys.modules  # type: ignore[assignment]
+    hidden: dict[str, Any] = sys.modules
     hidden[_REPORTER] = None
     try:
         yield
