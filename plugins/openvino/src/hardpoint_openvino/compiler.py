@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import openvino as ov
 from torch.export import ExportedProgram
 
 from hardpoint import Artifact, CompileOptions, Device
 from hardpoint_openvino import sdk, stored
 from hardpoint_openvino.convert import convert
-from hardpoint_openvino.exact import keep_nan
+from hardpoint_openvino.exact import as_in_pytorch
 from hardpoint_openvino.options import Options
 from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.program import decompose, take_apart
+from hardpoint_openvino.quantize import QUANTIZED, quantize
+from hardpoint_openvino.runtime import ov
 
 FORMAT = "hardpoint-openvino/1"
 BLOB = "model.blob"
@@ -28,13 +29,18 @@ def compile_segment(
 
     :raises CompileError: with the reason in words.
     """
-    name = sdk.require(device)
+    problem = sdk.unknown(device)
+    if problem:
+        raise compile_error(problem[0], remedy=problem[1])
+    name = device.id
+    options.check(asked.precision)
     _check_precision(asked.precision, name)
     source = take_apart(decompose(program))
     model = convert(source)
-    if asked.precision != "int8":  # which holds no NaN
-        keep_nan(model)
-    settings = options.settings(asked.precision)
+    as_in_pytorch(model, holds_nan=asked.precision != "int8")
+    if asked.precision in QUANTIZED:
+        model = quantize(model, asked.precision, asked.example_inputs, options)
+    settings = options.settings(asked.precision, sdk.settable(name))
     compiled = compile_model(model, name, settings)
     files: dict[str, bytes] = {}
     if options.blob:
@@ -43,15 +49,23 @@ def compile_segment(
     written, weights, facts = stored.write(model, source.weights)
     files |= written
     metadata: dict[str, Any] = {
-        "openvino": sdk.version(),
         "device": name,
-        "device_name": sdk.full_name(name),
+        "host": host_facts(name),
         "precision": asked.precision,
         "settings": settings,
         "weights": facts,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     return Artifact(FORMAT, files, weights, metadata)
+
+
+def host_facts(device: str) -> dict[str, object]:
+    """What a compiled blob is tied to: OpenVINO's build and the processor."""
+    return {
+        "openvino": sdk.version(),
+        "device": sdk.full_name(device),
+        "instructions": sorted(sdk.capabilities(device)),
+    }
 
 
 def _check_precision(precision: str, device: str) -> None:

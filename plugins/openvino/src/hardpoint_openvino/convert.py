@@ -1,16 +1,22 @@
-"""A program as an ``openvino.Model``, whole or as far as the front end can take it."""
+"""A program as an ``openvino.Model``, whole or as far as the front end can take it.
+
+By the PyTorch front end that ``openvino.convert_model`` uses, called directly: ``convert_model``
+also reports each use to its makers over the network, and folds weights into others that a package
+could not share.
+"""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
-import openvino as ov
 import torch
 from torch.fx import GraphModule
 
 from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.program import Source
+from hardpoint_openvino.recurrent import join
+from hardpoint_openvino.runtime import ov
 
 TYPES: dict[torch.dtype, ov.Type] = {
     torch.float32: ov.Type.f32,
@@ -41,16 +47,23 @@ def _decoder(module: GraphModule) -> Any:
         )
 
 
+def _front_end() -> Any:
+    from openvino.frontend import FrontEndManager
+
+    return FrontEndManager().load_by_framework("pytorch")
+
+
 def convert(source: Source) -> ov.Model:
     """The model, with static sizes static and dynamic ones in their ranges.
 
     :raises CompileError: the front end refuses it, with its reason.
     """
-    decoder = _decoder(source.module())
+    decoder = _decoder(source.module)  # must outlive the model
+    front_end = _front_end()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = ov.convert_model(decoder)
+        model = front_end.convert(front_end.load(decoder))
+        if source.cuts:
+            join(model, source.cuts, len(source.ranges), source.outputs)
         shapes = {}
         for port, limits in zip(model.inputs, source.ranges, strict=True):
             shapes[port] = ov.PartialShape(
@@ -64,7 +77,7 @@ def convert(source: Source) -> ov.Model:
             cause=in_words(error),
             remedy="leave this target out of targets=, or report it to the plugin's author",
         ) from error
-    for port, node in zip(model.inputs, source.inputs(), strict=True):
+    for port, node in zip(model.inputs, source.inputs(), strict=False):  # recurrent ones follow
         want = TYPES[node.meta["val"].dtype]
         if port.get_element_type() != want:
             raise compile_error(
@@ -75,10 +88,8 @@ def convert(source: Source) -> ov.Model:
 
 def not_converted(module: GraphModule) -> dict[str, str]:
     """The names of ``module``'s nodes that the front end leaves as they are -> its reason."""
-    from openvino.frontend import FrontEndManager
-
     decoder = _decoder(module)  # must outlive the model
-    front_end = FrontEndManager().load_by_framework("pytorch")
+    front_end = _front_end()
     partial = front_end.convert_partially(front_end.load(decoder))
     found = {}
     for operation in partial.get_ordered_ops():

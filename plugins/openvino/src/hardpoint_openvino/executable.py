@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import openvino as ov
 import torch
 
 from hardpoint import Executable, InputError
+from hardpoint_openvino.runtime import ov
 
 _LEAST, _GREATEST = -(2**31), 2**31 - 1
 
@@ -38,7 +39,7 @@ class OpenVinoExecutable(Executable):
     ) -> None:
         self._compiled: ov.CompiledModel | None = compiled
         self._facts = facts
-        self._holds: Sequence[object] | None = holds
+        self._holds = holds  # also after close(): a call may still run
         self._free: list[_Request] = []
         self._in = [_reader(port.get_element_type()) for port in compiled.inputs]
         self._out = [_writer(port) for port in compiled.outputs]
@@ -52,7 +53,6 @@ class OpenVinoExecutable(Executable):
         """Let go of the model and its requests; calls that run end first."""
         self._compiled = None
         self._free.clear()
-        self._holds = None
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. The runtime has checked dtypes, sizes and ranges; strides are made right here."""
@@ -60,9 +60,12 @@ class OpenVinoExecutable(Executable):
             request = self._free.pop()
         except IndexError:
             request = self._new()
-        for i, read in enumerate(self._in):
-            request.set_input(i, read(inputs[i]))
+        # OpenVINO keeps no reference to the memory that it is given.
+        held = [read(tensor) for read, tensor in zip(self._in, inputs, strict=True)]
+        for i, (_, tensor) in enumerate(held):
+            request.set_input(i, tensor)
         results = self._run(request)
+        del held
         if self._compiled is not None:
             self._free.append(request)
         return results
@@ -103,23 +106,33 @@ def _gives_an_input(compiled: ov.CompiledModel) -> bool:
     return False
 
 
-def _reader(kind: ov.Type) -> Callable[[torch.Tensor], ov.Tensor]:
+_Given = tuple[Any, ov.Tensor]  # numbers, and OpenVINO's view of their memory
+
+
+def _reader(kind: ov.Type) -> Callable[[torch.Tensor], _Given]:
     """How an input of this type becomes OpenVINO's, where it lies."""
     if kind == ov.Type.bf16:  # numpy has no such dtype
         return _read_bf16
     return _read_int64 if kind == ov.Type.i64 else _read
 
 
-def _read(tensor: torch.Tensor) -> ov.Tensor:
-    return ov.Tensor(tensor.contiguous().numpy(), shared_memory=True)
+def _read(tensor: torch.Tensor) -> _Given:
+    array = tensor.contiguous().numpy()
+    return array, ov.Tensor(array, shared_memory=True)
 
 
-def _read_bf16(tensor: torch.Tensor) -> ov.Tensor:
+def numbers(tensor: torch.Tensor) -> Any:
+    """A tensor for a calibration of NNCF's."""
+    plain = tensor.detach().contiguous()
+    return _read_bf16(plain)[1] if plain.dtype is torch.bfloat16 else plain.numpy()
+
+
+def _read_bf16(tensor: torch.Tensor) -> _Given:
     bits = tensor.contiguous().view(torch.int16).numpy()
-    return ov.Tensor(bits, ov.Shape(list(bits.shape)), ov.Type.bf16)
+    return bits, ov.Tensor(bits, ov.Shape(list(bits.shape)), ov.Type.bf16)
 
 
-def _read_int64(tensor: torch.Tensor) -> ov.Tensor:
+def _read_int64(tensor: torch.Tensor) -> _Given:
     """OpenVINO's devices compute 64-bit integers in 32 bits: what does not fit is refused."""
     array = tensor.contiguous().numpy()
     if array.size and not (array.min() >= _LEAST and array.max() <= _GREATEST):
@@ -129,7 +142,7 @@ def _read_int64(tensor: torch.Tensor) -> ov.Tensor:
             "compute in 32 bits",
             remedy="leave openvino out of targets= for this model",
         )
-    return ov.Tensor(array, shared_memory=True)
+    return array, ov.Tensor(array, shared_memory=True)
 
 
 def _writer(port: ov.ConstOutput) -> tuple[ov.Type, ov.Shape]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import openvino as ov
+from hardpoint_openvino.runtime import ov
 
 # Where a model's time goes; the arithmetic of these is the precision that it computes in.
 _HEAVY = frozenset(
@@ -28,8 +28,12 @@ _SETTINGS = {
 }
 
 
-def facts(compiled: ov.CompiledModel) -> dict[str, object]:
-    """JSON-serializable facts; see the README for each."""
+def facts(compiled: ov.CompiledModel, asked: str = "fp32") -> dict[str, object]:
+    """JSON-serializable facts; see the README for each.
+
+    :param asked: the precision that was compiled for: where weights alone are narrow, OpenVINO
+        tells their type for the arithmetic's.
+    """
     found: dict[str, object] = {"openvino": str(ov.get_version())}
     for name, setting in _SETTINGS.items():
         value = _ask(compiled, setting)
@@ -40,6 +44,8 @@ def facts(compiled: ov.CompiledModel) -> dict[str, object]:
         kind: sum(by.values()) for kind, by in sorted(counts.items()) if kind != "other"
     }
     precision = _narrowest(counts)
+    if asked in ("int8w", "int4w") and precision == "int8":
+        precision = asked
     if precision:
         found["precision"] = precision
     return found

@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from hardpoint_openvino.ranges import Ranges
+from hardpoint_openvino.recurrent import RECURRENT, refusal as recurrent_refusal
 from hardpoint_openvino.tables import ANY_DTYPE, ARITHMETIC, COMPARISONS, FLOATS, LOGICAL, SPECIAL
 
 _FLOAT = frozenset({torch.float32, torch.float16, torch.bfloat16})
@@ -24,6 +25,13 @@ _SCALARS: frozenset[object] = frozenset(
     {
         torch.ops.aten.sym_size.int, operator.add, operator.sub, operator.mul, operator.floordiv,
         operator.getitem,
+    }
+)  # fmt: skip
+# Their numbers among the arguments become elements.
+_FILLING = frozenset(
+    {
+        "masked_fill", "full", "full_like", "new_full", "scalar_tensor", "constant_pad_nd", "pad",
+        "index_fill", "scatter",
     }
 )  # fmt: skip
 _IN_32_BITS = "OpenVINO computes int64 in 32 bits, and it is not certain that every number fits"
@@ -52,6 +60,8 @@ def why_not(node: Node, ranges: Ranges) -> str:
             return f"a tensor has {tensor.dim()} dimensions"
     if any(_unbacked(t) for t in _results(node)):
         return "the size of its result depends on the data"
+    if target in RECURRENT:
+        return recurrent_refusal(node)
     special = SPECIAL.get(name)
     if special is not None:
         reason = special(node)
@@ -91,6 +101,13 @@ def _any_dtype(node: Node, ranges: Ranges) -> str:
     whole = made & (_DTYPES - _FLOAT - {torch.bool})
     if whole and sources and all(t.dtype in _FLOAT for t in sources):
         return "a float made an integer is cut to 32 bits by OpenVINO"
+    # What comes in from outside is refused at the call where it does not fit.
+    held: list[object] = [node, *node.all_input_nodes]
+    if node.target._opname in _FILLING:  # type: ignore[union-attr]
+        held += node.args[1:]
+    known = [ranges.of(value) for value in held]
+    if made & _WIDE_INTEGERS and any(r is not None and not r.fits for r in known):
+        return _IN_32_BITS
     return ""
 
 
@@ -145,9 +162,9 @@ def _compare(node: Node, ranges: Ranges) -> str:
 
 
 def _logical(node: Node, ranges: Ranges) -> str:
-    if all(t.dtype is torch.bool for t in _tensors(node)):
+    if all(t.dtype is torch.bool or t.dtype in _FLOAT for t in _tensors(node)):
         return ""
-    return "it was proven right on booleans only"
+    return "it was proven right on booleans and floats only"
 
 
 _FAMILIES: tuple[tuple[frozenset[str], Callable[[Node, Ranges], str]], ...] = (

@@ -37,12 +37,15 @@ def hardpoint_backend_info() -> BackendInfo:
             "of machine, and is larger by the weights (default false)",
             "dynamic_quantization": "int8w and int4w: quantize activations to int8 in groups of so "
             "many; 0 (default): compute in float32",
+            "floats": "int8, int8w and int4w: what is not quantized computes in fp32 (default), "
+            "bf16 or fp16",
             "group_size": "int4w: weights that share a scale (default 64)",
             "model_type": "int8: auto (default), transformer or plain: which quantization scheme",
             "preset": "int8: mixed (default: asymmetric activations) or performance (symmetric)",
         },
         variants={
             "throughput": {"hint": "throughput"},
+            "bf16 beside integers": {"floats": "bf16"},
             "dynamic quantization": {"dynamic_quantization": 32},
         },
     )

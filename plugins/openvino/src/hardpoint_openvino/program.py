@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, GraphModule, Node
 
 from hardpoint_openvino.origin import compile_error
+from hardpoint_openvino.recurrent import WHOLE, Cut, cut_out
 
 # Proven by the exporter, or checked by the runtime before a call.
 CHECKS = frozenset(
@@ -36,18 +37,26 @@ class Source:
 
     :param weights: attribute ``w<i>`` -> (the program's name for it, the tensor).
     :param ranges: (least, greatest or ``None``) of each dimension of each input.
+    :param outputs: how many results the segment has.
+    :param cuts: recurrent nodes, whose inputs and results follow those of the segment.
     """
 
     graph: Graph
     weights: dict[str, tuple[str, torch.Tensor]] = field(default_factory=dict)
     ranges: list[list[tuple[int, int | None]]] = field(default_factory=list)
+    outputs: int = 0
+    cuts: list[Cut] = field(default_factory=list)
 
     def inputs(self) -> list[Node]:
         """The placeholders, in order."""
         return [n for n in self.graph.nodes if n.op == "placeholder"]
 
+    @functools.cached_property
     def module(self) -> GraphModule:
-        """What the decoder walks; weights are attributes, memory shared."""
+        """What the decoder walks; weights are attributes.
+
+        The model computes on their memory, and must not outlive it.
+        """
         root = torch.nn.Module()
         for attribute, (_, tensor) in self.weights.items():
             # Storage order, since the front end takes a constant's memory as it lies.
@@ -61,7 +70,7 @@ def _table() -> Any:
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
 
     table: Any = CustomDecompTable()  # type: ignore[no-untyped-call]
-    for operator in ops_to_not_decompose():
+    for operator in (*ops_to_not_decompose(), *WHOLE):
         table.pop(operator, None)
     return table
 
@@ -122,6 +131,8 @@ def take_apart(program: ExportedProgram) -> Source:
             raise compile_error(f"node {node.name!r} is a {node.op}, which OpenVINO cannot take")
         copies[node] = source.graph.node_copy(node, copies.__getitem__)
         copies[node].meta = copy.copy(node.meta)
+    source.outputs = len(source.graph.output_node().args[0])  # type: ignore[arg-type]
+    source.cuts = cut_out(source.graph)
     return source
 
 

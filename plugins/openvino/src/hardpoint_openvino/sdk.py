@@ -6,10 +6,9 @@ import functools
 import os
 from typing import Any
 
-import openvino as ov
-
 from hardpoint import Device, did_you_mean
-from hardpoint_openvino.origin import artifact_error, in_words
+from hardpoint_openvino.origin import in_words
+from hardpoint_openvino.runtime import ov
 
 # Devices of OpenVINO's that compose others are ways to choose, and choosing is the host's.
 _COMPOSED = ("AUTO", "MULTI", "HETERO", "BATCH")
@@ -39,6 +38,12 @@ def capabilities(device: str) -> tuple[str, ...]:
     return tuple(str(c) for c in _ask(device, "OPTIMIZATION_CAPABILITIES") or ())
 
 
+def settable(device: str) -> frozenset[str]:
+    """The names of the properties that a compilation for this device can be given."""
+    supported = _ask(device, "SUPPORTED_PROPERTIES") or {}
+    return frozenset(str(n) for n, access in supported.items() if str(access) == "RW")
+
+
 def full_name(device: str) -> str:
     """The device's name for people, which a compiled blob is tied to."""
     return str(_ask(device, "FULL_DEVICE_NAME") or device)
@@ -64,17 +69,12 @@ def _described(name: str) -> Device:
     )
 
 
-def require(device: Device) -> str:
-    """OpenVINO's name of ``device``.
-
-    :raises ArtifactError: there is no such device here.
-    """
+def unknown(device: Device) -> tuple[str, str] | None:
+    """What is wrong with ``device`` and what to do, or ``None`` where OpenVINO has it."""
     try:
-        known = list(core().available_devices)
+        known = [d for d in core().available_devices if not d.startswith(_COMPOSED)]
     except RuntimeError as error:
-        raise artifact_error("OpenVINO finds no device", cause=in_words(error)) from error
-    if device.id not in known:
-        raise artifact_error(
-            f"OpenVINO has no device {device.id!r} here", remedy=did_you_mean(device.id, known)
-        )
-    return device.id
+        return f"OpenVINO finds no device: {in_words(error)}", "look at its drivers"
+    if device.id in known:
+        return None
+    return f"OpenVINO has no device {device.id!r} here", did_you_mean(device.id, known)

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
 import torch
 
 from hardpoint_openvino.origin import artifact_error, in_words
+from hardpoint_openvino.runtime import op, ov
 from hardpoint_openvino.sdk import core
 
 XML, BIN = "model.xml", "model.bin"
@@ -44,7 +44,7 @@ def write(
         if tensor is None or kind != ov.Type.f32 or node.get_byte_size() != tensor.nbytes:
             continue
         shape = list(node.get_output_shape(0))
-        parameter = ov.opset13.parameter(shape, kind, name=f"{_PREFIX}{len(facts)}")
+        parameter = op.parameter(shape, kind, name=f"{_PREFIX}{len(facts)}")
         node.output(0).replace(parameter.output(0))
         model.add_parameters([parameter])
         kept[name] = tensor
@@ -67,17 +67,19 @@ def _address(node: ov.Node) -> int:
 
 def read(
     xml: bytes, data: bytes | memoryview, weights: Mapping[str, torch.Tensor], facts: Any
-) -> ov.Model:
-    """The model that :func:`write` wrote, on the memory of ``weights``.
+) -> tuple[ov.Model, list[Any]]:
+    """The model that :func:`write` wrote, and what it computes on and must not outlive.
 
     :raises ArtifactError: damaged, or a weight is missing or another.
     """
+    held: list[Any] = []
     try:
-        model = core().read_model(xml, _bytes(data))
+        model = core().read_model(xml, over(data))
         for parameter in list(model.get_parameters()):
             name = parameter.get_friendly_name()
             if name.startswith(_PREFIX):
-                constant = _constant(facts[int(name.removeprefix(_PREFIX))], weights)
+                held.append(_array(facts[int(name.removeprefix(_PREFIX))], weights))
+                constant = ov.op.Constant(held[-1], shared_memory=True)
                 parameter.output(0).replace(constant.output(0))
                 model.remove_parameter(parameter)
         model.validate_nodes_and_infer_types()
@@ -87,10 +89,10 @@ def read(
             cause=in_words(error),
             remedy=_AGAIN,
         ) from error
-    return model
+    return model, held
 
 
-def _bytes(data: bytes | memoryview) -> ov.Tensor:
+def over(data: bytes | memoryview) -> ov.Tensor:
     """A tensor over the bytes where they lie; an empty file is one byte that nothing reads.
 
     By way of PyTorch, since OpenVINO wants numpy's leave to write, which it does not make use of.
@@ -101,9 +103,8 @@ def _bytes(data: bytes | memoryview) -> ov.Tensor:
     return ov.Tensor(array, shared_memory=True)
 
 
-def _constant(fact: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> ov.Node:
+def _array(fact: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> Any:
     tensor = weights[str(fact["name"])].detach()
     if tensor.dtype is not torch.float32:
         raise ValueError(f"weight {fact['name']!r} is {tensor.dtype}, not float32")
-    array = tensor.contiguous().numpy().reshape(fact["shape"])
-    return ov.op.Constant(array, shared_memory=True)
+    return tensor.contiguous().numpy().reshape(fact["shape"])

@@ -15,6 +15,7 @@ from hardpoint_openvino.operators import scalar_refusal, why_not
 from hardpoint_openvino.origin import in_words
 from hardpoint_openvino.program import CHECKS, decompose, origin_of
 from hardpoint_openvino.ranges import Ranges
+from hardpoint_openvino.recurrent import RECURRENT
 
 _NOT_CONVERTED = "OpenVINO's PyTorch front end does not convert it with these arguments"
 
@@ -32,7 +33,8 @@ def support(program: ExportedProgram) -> Support:
             reason = used[0] if used else ""
         if reason:
             refused[node.name] = reason
-    left = {n.name for n in nodes} - set(refused)
+    # Recurrent nodes do not go through the front end.
+    left = {n.name for n in nodes if n.target not in RECURRENT} - set(refused)
     if left:
         refused |= _unconverted(program, left)
     return Support(frozenset(n.name for n in nodes if n.name not in refused), refused)
