@@ -53,7 +53,7 @@ def models() -> dict[str, tuple[object, tuple[object, ...]]]:
             return self.inner(x)[self.name]
 
     torch.manual_seed(0)
-    vision = Plain(ResNetForImageClassification(ResNetConfig()), "logits").eval()
+    vision = Plain(ResNetForImageClassification(ResNetConfig(num_labels=1000)), "logits").eval()
     small = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)  # fmt: skip
     text = Plain(BertModel(small), "last_hidden_state").eval()
     return {

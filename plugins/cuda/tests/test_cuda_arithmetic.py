@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
 
-from hardpoint_cuda.arithmetic import EXACT, TF32, Held, read, write
+from hardpoint_cuda.arithmetic import _SWITCHES, EXACT, TF32, Held, read, write
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +100,35 @@ def test_a_call_that_wants_another_setting_waits_for_the_others():
     for thread in threads:
         thread.join()
     assert seen == [EXACT, TF32]
+
+
+def test_those_who_come_later_do_not_overtake_the_one_that_waits():
+    """Else a busy server's exact calls would keep another setting out for good."""
+    entered, leave, order = threading.Event(), threading.Event(), []
+
+    def call(name, setting, *, first=False):
+        with Held(setting):
+            order.append((name, read() == setting))
+            if first:
+                entered.set()
+                leave.wait(30)
+
+    def start(*arguments, **more):
+        thread = threading.Thread(target=call, args=arguments, kwargs=more)
+        thread.start()
+        return thread
+
+    def until_waiting(count):
+        deadline = time.monotonic() + 30
+        while len(_SWITCHES.waiting) < count and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    threads = [start("first", EXACT, first=True)]
+    entered.wait(30)
+    for count, (name, setting) in enumerate([("second", TF32), ("third", EXACT)], 1):
+        threads.append(start(name, setting))
+        until_waiting(count)
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert order == [("first", True), ("second", True), ("third", True)]

@@ -71,6 +71,14 @@ def test_what_needs_more_than_the_device_does_is_refused(made, tools):
     )
 
 
+@pytest.mark.parametrize("needs", [None, "bf16", ["fp4"]])
+def test_one_that_does_not_say_what_it_needs_is_refused(needs, made, tools):
+    artifact = made("eager")
+    artifact = dataclasses.replace(artifact, metadata={**artifact.metadata, "needs": needs})
+    with pytest.raises(ArtifactError, match="does not say what it needs of a device"):
+        bound.check(artifact, tools.gpu(), CUDA)
+
+
 def test_a_foreign_artifact_is_refused(backend, tools):
     for name in ("hardpoint-cpu/eager/1", "hardpoint-rocm/eager/1", "hardpoint-cuda/eager/2"):
         with pytest.raises(ArtifactError) as caught:

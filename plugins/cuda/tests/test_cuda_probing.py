@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,6 +80,17 @@ def test_opening_it_here_is_refused_with_the_same_reason():
         "  provider: backend:cuda (from hardpoint-cuda 0.1.0)\n"
         f"  cause: PyTorch {torch.__version__} is built without CUDA\n"
         "  remedy: install PyTorch 2.13's wheel for CUDA"
+    )
+
+
+@without_cuda
+@pytest.mark.skipif(torch.version.hip is not None, reason="this PyTorch is built for ROCm")
+def test_the_benchmark_says_why_it_measures_nothing_here():
+    script = Path(__file__).parents[3] / "tests" / "bench" / "cuda.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        f"nothing is measured: cuda: PyTorch {torch.__version__} is built without CUDA; "
+        f"rocm: PyTorch {torch.__version__} is built without ROCm\n"
     )
 
 

@@ -3,13 +3,14 @@
 They belong to the process, and their defaults are narrower than what was asked for: convolutions
 and recurrent layers round float32 to TF32 (10 bits of mantissa), and sums of half-precision
 products may be rounded on their way. So each call holds the switches as its artifact says. Calls
-that want the same go on side by side; one that wants another setting waits for them; the last one
-puts everything back.
+that want the same go on side by side; one that wants another setting waits for them, and those that
+come after it wait for it; the last one puts everything back.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -70,6 +71,7 @@ class _Switches:
     def __init__(self) -> None:
         self.free = threading.Condition()
         self.holders = 0
+        self.waiting: deque[object] = deque()
         self.setting: Setting | None = None
         self.before: Setting | None = None
 
@@ -80,7 +82,7 @@ _SWITCHES = _Switches()
 class Held:
     """``with Held(EXACT): ...``: the switches are so inside, whoever else computes meanwhile.
 
-    Not for a thread that holds another setting already: it would wait for itself.
+    Not for a thread that holds them already: it might wait for itself.
     """
 
     __slots__ = ("_wanted",)
@@ -90,14 +92,29 @@ class Held:
 
     def __enter__(self) -> None:
         with _SWITCHES.free:
-            while _SWITCHES.holders and self._wanted != _SWITCHES.setting:
-                _SWITCHES.free.wait()
+            if _SWITCHES.holders and (_SWITCHES.waiting or self._wanted != _SWITCHES.setting):
+                self._queue()
             if not _SWITCHES.holders:
                 before = read()
                 if before != self._wanted:
                     write(self._wanted)
                 _SWITCHES.before, _SWITCHES.setting = before, self._wanted
             _SWITCHES.holders += 1
+
+    def _queue(self) -> None:
+        """Wait for those who came before; the lock is held."""
+        me = object()
+        _SWITCHES.waiting.append(me)
+        try:
+            _SWITCHES.free.wait_for(
+                lambda: (
+                    _SWITCHES.waiting[0] is me
+                    and (not _SWITCHES.holders or self._wanted == _SWITCHES.setting)
+                )
+            )
+        finally:
+            _SWITCHES.waiting.remove(me)
+            _SWITCHES.free.notify_all()  # the next one may want the same
 
     def __exit__(
         self,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import get_args
 
 from hardpoint import Artifact
 from hardpoint_cpu.origin import artifact_error
 from hardpoint_cuda.options import Options
-from hardpoint_cuda.vendor import Hardware, Vendor
+from hardpoint_cuda.vendor import Hardware, Need, Vendor
 
 _AGAIN = "compile the segment again on this machine, or use mode 'eager'"
 
@@ -51,7 +52,13 @@ def check(artifact: Artifact, hardware: Hardware, vendor: Vendor) -> str:
         )
     made = artifact.metadata
     needs = made.get("needs")
-    for need in needs if isinstance(needs, list) else []:
+    if not isinstance(needs, list) or not all(need in get_args(Need) for need in needs):
+        raise artifact_error(
+            "the artifact does not say what it needs of a device, in words of this version",
+            cause=f"it says {needs!r}",
+            remedy="compile the segment again with this version",
+        )
+    for need in needs:
         reason = vendor.lacks(hardware, need)
         if reason:
             raise artifact_error(
