@@ -7,6 +7,8 @@ fake tensors on ``cuda:0``, by the code that walks it on a real one; numbers are
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -45,7 +47,7 @@ class Network(torch.nn.Module):
     def forward(self, ids):
         x = self.embed(ids) + self.table + torch.arange(4)[:, None] / 7
         x = self.norm(self.first(self.conv(x)))
-        x = torch.cond(x.sum() > 0, lambda y: y + torch.ones(32), lambda y: y - 1, (x,))
+        x = torch.cond(ids.sum() > 0, lambda y: y + torch.ones(32), lambda y: y - 1, (x,))
         return self.last(x) * torch.tensor(0.5), x.argmax(-1)
 
 
@@ -166,6 +168,14 @@ def test_what_the_device_does_not_do_is_refused_before_it_is_tried(
     assert caught.value.provider == "backend:cuda"
 
 
+@pytest.mark.skipif(importlib.util.find_spec("triton") is not None, reason="Triton is installed")
+@pytest.mark.parametrize("mode", ["inductor", "aot"])
+def test_without_triton_the_compiled_modes_say_so(mode, compiled, tools):
+    with pytest.raises(CompileError) as caught:
+        compiled(tools.exported(torch.nn.Linear(4, 4), torch.ones(1, 4)), mode=mode)
+    assert caught.value.what == f"mode {mode!r} needs Triton, which is not installed"
+
+
 def test_an_undeclared_precision_is_refused(backend, tools):
     program = tools.exported(lambda x: x + 1, torch.ones(2))
     with pytest.raises(CompileError, match="the cuda backend does not compute in int4w"):
@@ -237,6 +247,9 @@ def test_an_operator_without_a_cuda_kernel_is_unsupported(backend, tools):
 
     program = tools.exported(lambda x: x + 1, torch.ones(2))
     node = next(n for n in program.graph.nodes if n.name == "add")
-    node.target = torch.ops.aten.mkldnn_convolution.default
+    node.target = torch.ops.aten._weight_int4pack_mm_for_cpu.default
     answer = backend.support(program, Device("0", "NVIDIA H100", "cuda:0"))
-    assert "has no CUDA kernel of aten.mkldnn_convolution.default" in answer.unsupported["add"]
+    assert (
+        "has no CUDA kernel of aten._weight_int4pack_mm_for_cpu.default"
+        in answer.unsupported["add"]
+    )

@@ -121,12 +121,12 @@ class GpuBackend(Backend):
                     cause=reason,
                     remedy="ask for another precision, mode or device",
                 )
-            if need == "triton" and importlib.util.find_spec("triton") is None:
-                raise compile_error(
-                    f"mode {wanted.mode!r} needs Triton, which is not installed",
-                    remedy="pip install triton (PyTorch's own wheels for "
-                    f"{self._vendor.brand} bring it), or use mode 'eager'",
-                )
+        if "triton" in wanted.needs(precision) and importlib.util.find_spec("triton") is None:
+            raise compile_error(
+                f"mode {wanted.mode!r} needs Triton, which is not installed",
+                remedy="pip install triton (PyTorch's own wheels for "
+                f"{self._vendor.brand} bring it), or use mode 'eager'",
+            )
 
     def load(self, artifact: Artifact, device: Device) -> Executable:
         """Open an artifact of any of the modes.

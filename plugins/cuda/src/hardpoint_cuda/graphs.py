@@ -17,10 +17,11 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from hardpoint import Executable
-from hardpoint.planning import compute_nodes
 from hardpoint_cpu.origin import compile_error
 
 _WARM_UP = 3  # calls before the recording: libraries allocate and choose kernels on the first ones
+# Scalars are no compute nodes, and are recorded by the exporter all the same.
+_NUMBERS = (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default)
 Key = tuple[tuple[torch.Size, torch.dtype], ...]
 
 
@@ -29,11 +30,13 @@ def refuse_unrecordable(program: ExportedProgram) -> None:
 
     :raises CompileError: the program has control flow, or sizes that depend on data.
     """
-    for node in compute_nodes(program):
+    for node in program.graph.nodes:
         target = node.target
+        if node.op != "call_function":
+            continue
         if isinstance(target, torch._ops.HigherOrderOperator):
             why = f"{target} decides on the host which kernels run"
-        elif target is torch.ops.aten._local_scalar_dense.default:
+        elif target in _NUMBERS:
             why = "it takes a number out of a tensor"
         elif _unknown_size(node.meta.get("val")):
             why = f"the size of {target}'s result depends on data"
