@@ -105,7 +105,8 @@ def test_compiled_modes_hold_the_same_integers(precision, mode, backend, compile
     assert error(found, wanted) < LIMIT["int8w"]
     if not mode.get("freezing"):
         integers = {n for n, t in eager.weights.items() if not t.is_floating_point()}
-        assert integers == {n for n, t in artifact.weights.items() if not t.is_floating_point()}
+        held = {n for n, t in artifact.weights.items() if not t.is_floating_point()}
+        assert integers == {n for n in held if not n.startswith("@constant")}  # Inductor's own
 
 
 def test_the_artifact_holds_integers_and_a_quarter_of_the_bytes(compiled):

@@ -45,9 +45,9 @@ def compile_segment(
     for attribute, (name, tensor) in segment.weights.items():
         # The library is compiled for the layout that it sees: let it be the one that is certain.
         segment.weights[attribute] = (name, tensor.contiguous())
-    package = _compile(segment, described, tuning, device)
+    package, made = _compile(segment, described, tuning, device)
     loader = _open(package, device)
-    needed = {} if tuning.freezing else _constants(loader, segment)
+    needed = {} if tuning.freezing else _constants(loader, segment, made)
     facts = loader.get_metadata()
     tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
     return Artifact(
@@ -81,14 +81,17 @@ def _refuse_custom(segment: Segment) -> None:
 
 def _compile(
     segment: Segment, described: Mapping[str, Any], tuning: Tuning, device: torch.device
-) -> bytes:
+) -> tuple[bytes, Mapping[str, torch.Tensor]]:
+    """The package, and the constants that it leaves to be given: those of Inductor's own, too."""
     from torch._inductor.compile_fx import compile_fx_aot
     from torch._inductor.package.package import package_aoti
 
-    patches = {
+    patches: dict[str, Any] = {
         "aot_inductor.package": True,
         "aot_inductor.package_constants_in_so": tuning.freezing,
     }
+    if not tuning.freezing:  # the only setting that gives them back; nothing is pickled here
+        patches["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
     target = io.BytesIO()
     from hardpoint_cpu.inductor import compiling, observed  # loading needs no compiler
 
@@ -97,20 +100,30 @@ def _compile(
         observed(tuning, segment.executed),
     ):
         made = compile_fx_aot(segment.module(), inputs, config_patches=patches)
-        package_aoti(target, cast("list[Any]", made))
-    return target.getvalue()
+        parts = [made] if isinstance(made, str) else list(cast("list[Any]", made))
+        held = {name: t for p in parts if isinstance(p, dict) for name, (t, _) in p.items()}
+        package_aoti(target, [part for part in parts if not isinstance(part, dict)])
+    return target.getvalue(), held
 
 
-def _constants(loader: Any, segment: Segment) -> dict[str, str]:
-    """The library's name of each constant -> the artifact's name of the weight."""
+def _constants(loader: Any, segment: Segment, made: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """The library's name of each constant -> the artifact's name of the weight.
+
+    :param made: constants that Inductor gave back; those that are new become weights.
+    """
     needed = {}
     for constant in loader.get_constant_fqns():
         if constant not in segment.weights:
-            raise compile_error(
-                "AOTInductor made a constant that the artifact cannot hold",
-                cause=f"the library asks for {constant!r}, which is no weight of the segment",
-                remedy="use the option freezing, which keeps constants in the library",
-            )
+            if constant not in made:
+                raise compile_error(
+                    "AOTInductor made a constant that the artifact cannot hold",
+                    cause=f"the library asks for {constant!r}, which is no weight of the segment",
+                    remedy="use the option freezing, which keeps constants in the library",
+                )
+            tensor = made[constant].detach().contiguous()
+            # Named by what it is: artifacts of one package share weights by their names.
+            content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+            segment.weights[constant] = (f"@constant-{content[:16]}", tensor)
         needed[constant] = segment.weights[constant][0]
     return needed
 
