@@ -25,7 +25,7 @@ demo: ## A real model through all four kinds of provider
 # One worker more than there are cores: many tests wait for processes that time out.
 test: ## Every test (ARGS="-k name" for some)
 	$(call setup,--group test --lone-group model)
-	$(RUN) -m pytest -n $$($(RUN) -c "import os; print((os.cpu_count() or 1) + 1)") --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n $$($(RUN) -c "import os; print((os.cpu_count() or 1) + 1)") --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: ## ruff, its formatter and mypy --strict; changes nothing
 	$(call setup,--group lint)

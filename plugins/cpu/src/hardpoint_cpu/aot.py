@@ -122,7 +122,7 @@ def _constants(loader: Any, segment: Segment, made: Mapping[str, torch.Tensor]) 
                 )
             tensor = made[constant].detach().contiguous()
             # Named by what it is: artifacts of one package share weights by their names.
-            content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+            content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
             segment.weights[constant] = (f"@constant-{content[:16]}", tensor)
         needed[constant] = segment.weights[constant][0]
     return needed
