@@ -136,7 +136,7 @@ class _Worker:
         return {
             "first_seconds": first,
             "errors": None if found is None else found.to_json(),
-            "memory_bytes": residence.now(),
+            "memory_bytes": residence.peak(),
         }
 
     def _fresh(self) -> Sequence[torch.Tensor]:

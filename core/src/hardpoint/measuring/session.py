@@ -66,6 +66,7 @@ class Session:
             self._environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
         self._parent = folder
         self._inputs: dict[int | None, tuple[Path, Inputs]] = {}
+        self.covered: dict[Target, int] = {}  # operations that a target supports, once asked
         self._surveyor: Child | None = None
         self._runners: list[Runner] = []
 
@@ -132,6 +133,7 @@ class Session:
         except LostError as lost:
             self._surveyor = None
             return lost.failure
+        self.covered[target] = answer["supported"]
         return Failure(answer["kind"], "", answer["reason"]) if answer["reason"] else None
 
     def build(

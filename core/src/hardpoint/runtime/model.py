@@ -27,6 +27,7 @@ from hardpoint.runtime.step import OpenedSegment
 from hardpoint.runtime.wiring import FaultedError, Watch, Wiring, wrong_result
 
 if TYPE_CHECKING:
+    from hardpoint.choosing.choice import Choice
     from hardpoint.program.program import Program
 
 
@@ -40,6 +41,7 @@ class ModelFacts:
     :param program: gives the captured program, for saving and for recompiling.
     :param examples: flat inputs that it was verified on.
     :param expected: eager PyTorch's flat results for them; empty where they are random.
+    :param choice: why it runs where it does, where that was measured.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelFacts:
     program: Callable[[], Program]
     examples: tuple[torch.Tensor, ...] = ()
     expected: tuple[torch.Tensor, ...] = ()
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,6 +270,11 @@ class CompiledModel:
     def verification(self) -> Mapping[str, object]:
         """Figures of the comparison with eager PyTorch: errors by result and by segment."""
         return self.facts.verification
+
+    @property
+    def choice(self) -> Choice | None:
+        """Table, winner and reasons, where ``targets="auto"`` measured; ``print`` it."""
+        return self.facts.choice
 
     def close(self) -> None:
         """Let go of every executable. The model cannot be called afterwards."""
