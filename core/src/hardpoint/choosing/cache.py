@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import sqlite3
 import sys
@@ -60,7 +61,13 @@ class Cache:
     def put(self, package: Path) -> str:
         """Move a package in; gives the SHA-256 of its content, by which it is found again."""
         digest = _sha256(package)
-        package.replace(self.path(digest))
+        # The measurement may have worked on another disk; a half-written file must not appear.
+        arriving = self._packages / f".{secrets.token_hex(8)}.tmp"
+        try:
+            shutil.move(package, arriving)
+            arriving.replace(self.path(digest))
+        finally:
+            arriving.unlink(missing_ok=True)
         return digest
 
     def get(self, digest: str) -> Path | None:

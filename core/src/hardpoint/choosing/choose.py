@@ -136,7 +136,11 @@ class _Chooser:
         :param folder: to work in; ``None``: a temporary one.
         """
         request, budget = self._request, self._request.budget
-        limits = Limits(build_seconds=budget.candidate_seconds, memory_bytes=budget.memory)
+        limits = Limits(
+            build_seconds=budget.candidate_seconds,
+            load_seconds=min(Limits().load_seconds, budget.candidate_seconds),
+            memory_bytes=budget.memory,
+        )
         with Session(
             self._program, self._registry, limits=limits, threads=self._threads, folder=folder,
             objective=request.objective,

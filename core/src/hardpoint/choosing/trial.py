@@ -52,6 +52,7 @@ class Trial:
         self.packages: dict[str, Path] = {}
         self.digests: dict[str, str] = {}
         self.contest: Contest | None = None
+        self._told: set[str] = set()
 
     def run(self, candidates: Iterable[Candidate]) -> None:
         """Try these, after those before; the contest's final is not run yet."""
@@ -59,8 +60,7 @@ class Trial:
         for i, candidate in enumerate(todo):
             self._say(i, len(todo), candidate.label)
             self.rows[candidate.key] = row = self._try(candidate, i, len(todo))
-            if row.failure is not None:
-                self._session.report(candidate, row.failure)
+            self._tell_failure(row)
 
     def decide(self) -> None:
         """The final of what is timed; rows get their last state."""
@@ -157,8 +157,15 @@ class Trial:
                 if row.failure is None:
                     self.rows[runner.candidate.key] = failed = row.failed(runner.failure)
                     self._keep(self._key(runner.candidate), failed, None)
+                    self._tell_failure(failed)
             elif (timing := race.timing(runner)) is not None:
                 self.rows[runner.candidate.key] = replace(row, timing=timing, state="slower")
+
+    def _tell_failure(self, row: Row) -> None:
+        """Tell observers, once."""
+        if row.failure is not None and row.candidate.key not in self._told:
+            self._told.add(row.candidate.key)
+            self._session.failed(row.candidate, row.failure)
 
     def _put(self, runner: Runner, state: State) -> None:
         assert runner.candidate is not None

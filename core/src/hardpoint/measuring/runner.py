@@ -57,6 +57,7 @@ class _Worker:
         imported, base = time.monotonic(), residence.now()
         given = read_inputs(Path(job["inputs"]))
         reading = time.monotonic() - imported
+        line.say("ready")
         line.say("stage", stage="load")
         before = time.monotonic()
         self._model: Any = None
