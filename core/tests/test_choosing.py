@@ -40,14 +40,15 @@ def registry():
 
 # One process makes all the choices: each costs processes of its own.
 CHOOSE = """
-import json, pathlib, sys, warnings, torch, hardpoint as hp
+import json, pathlib, sqlite3, sys, warnings, torch, hardpoint as hp
 
 class Model(torch.nn.Module):
     def forward(self, x):
         return -torch.relu(x)
 
 def main():
-    program = hp.capture(Model().eval(), (torch.randn(3, 4),), dynamic={"x": {0: "n"}})
+    x = torch.linspace(-1, 1, 12).reshape(3, 4)
+    program = hp.capture(Model().eval(), (x,), dynamic={"x": {0: "n"}})
     notes, said = pathlib.Path(sys.argv[1]), {}
 
     def choose(name, **asked):
@@ -77,8 +78,10 @@ def main():
     compiled.save(sys.argv[2])
     x = torch.randn(2, 4)
     assert torch.equal(hp.load(sys.argv[2])(x), compiled(x))
-    for path in pathlib.Path(sys.argv[3]).glob("packages/*.pt2"):
-        path.write_bytes(b"damaged")
+    known = sqlite3.connect(pathlib.Path(sys.argv[3], "measurements.sqlite3"))
+    query = "SELECT package FROM choices WHERE request LIKE '%\"size\"%'"
+    [[winner]] = known.execute(query).fetchall()
+    pathlib.Path(sys.argv[3], "packages", winner + ".pt2").write_bytes(b"damaged")
     choose("damaged", objective="size")
     print(json.dumps(said))
 
@@ -167,7 +170,7 @@ def test_a_wider_limit_lets_in_what_was_too_far_off_before(said):
 
 
 def test_damaged_packages_are_told_of_and_compiled_again(said):
-    assert said["damaged"]["compiled"]
+    assert len(said["damaged"]["compiled"]) == 1
     assert any("was changed since it was written" in w for w in said["damaged"]["warnings"])
 
 

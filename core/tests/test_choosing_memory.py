@@ -48,7 +48,7 @@ def test_one_weight_one_input_or_one_operator_more_is_another_program():
             captured(linear()),
             captured(linear(**{"0_bias": 7.0})),
             captured(linear(), torch.full((3, 8), 2.0)),
-            captured(nn.Sequential(*linear(), nn.ReLU())),
+            captured(nn.Sequential(*linear(), nn.ReLU()).eval()),
             hp.capture(linear(), (torch.ones(3, 8),)),
         )
     }

@@ -146,15 +146,15 @@ class _Chooser:
             objective=request.objective,
         ) as session:  # fmt: skip
             self._say(0, 1, "asking the backends what they support")
-            found = session.survey(precisions=request.precisions, options=request.options)
-            trial = Trial(
-                session, request, cache, self._identity, self._left, self._progress
-            )  # fmt: skip
+            trial = Trial(session, request, cache, self._identity, self._left, self._progress)
+            found = session.survey(
+                precisions=request.precisions, options=request.options, cover=trial.cover
+            )
             mixed = self._try(session, found, trial)
             trial.decide()
             left_out = [*found.left_out]
-            if not mixed:  # else they have their part
-                left_out += [(str(t), why) for t, why in found.partial.items()]
+            mixed_in = {target for candidate in mixed for target in candidate.targets}
+            left_out += [(str(t), why) for t, why in found.partial.items() if t not in mixed_in]
             choice = self._choice(trial, left_out)
             digest = trial.digests.get(choice.winner.key)
             model = self._load(trial.packages[choice.winner.key], choice, "full")

@@ -4,7 +4,9 @@ them from before used in their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from hardpoint.choosing.identity import of_backends
 from hardpoint.choosing.request import Request
 from hardpoint.choosing.row import Row, State, row_from_json
 from hardpoint.compiler.compile import Progress
+from hardpoint.errors import HardpointWarning
+from hardpoint.interfaces.kinds import Target
 from hardpoint.measuring import processors
 from hardpoint.measuring.candidate import Candidate
 from hardpoint.measuring.results import Built, Failure
@@ -53,6 +57,22 @@ class Trial:
         self.digests: dict[str, str] = {}
         self.contest: Contest | None = None
         self._told: set[str] = set()
+        self._environments: dict[tuple[str, ...], str] = {}
+
+    def cover(self, target: Target) -> Failure | None:
+        """Why a target does not run the whole program, or ``None``: from before, or asked now."""
+        key: Key = (*self._identity, self._environment([target.backend]), f"cover {target}")
+        found = None if self._cache is None else self._cache.database.candidate(*key)
+        if found is not None and isinstance(found.row.get("supported"), int):
+            self._session.covered[target] = found.row["supported"]
+            reason = str(found.row.get("reason", ""))
+            return Failure("not whole", "", reason) if reason else None
+        failure = self._session.cover(target)
+        if failure is None or failure.kind == "not whole":  # anything else may pass
+            reason = "" if failure is None else failure.reason
+            answer = {"supported": self._session.covered[target], "reason": reason}
+            self._remember(key, Known(answer, None, 1, {}))
+        return failure
 
     def run(self, candidates: Iterable[Candidate]) -> None:
         """Try these, after those before; the contest's final is not run yet."""
@@ -75,18 +95,16 @@ class Trial:
             if runner.failure is None and whole:
                 self._put(runner, "winner" if runner is ranked[0] else "timed")
 
-    @property
-    def runs(self) -> bool:
-        """Whether something that was tried may win."""
-        return any(row.failure is None and row.state != "not tried" for row in self.rows.values())
-
     def _try(self, candidate: Candidate, done: int, total: int) -> Row:
         key = self._key(candidate)
         known = self._known(key, candidate)
         if known is not None and known.failure is not None:
             return known
-        if known is not None and candidate.key in self.packages:
-            built = self._remembered(candidate, known)
+        timed = self._request.objective in ("latency", "throughput")
+        if known is not None and known.memory_bytes is not None and not timed:
+            return replace(known, state="ready", timing=None)  # nothing is left to find out
+        if known is not None:
+            built = self._as_built(candidate, known)
         elif self._seconds_to_build() <= 0:
             return Row(candidate, "not tried")
         else:
@@ -204,25 +222,45 @@ class Trial:
         return failure.kind == "crashed" and found.attempts < _CRASHES
 
     def _keep(self, key: Key, row: Row, package: str | None) -> None:
+        """Remember a row. A full disk costs the memory, never the choice."""
         if self._cache is None:
             return
         before = self._cache.database.candidate(*key)
         attempts = 1 + (before.attempts if before is not None else 0)
-        known = Known(row.to_json(), package, attempts, self._limits())
-        self._cache.database.keep_candidate(key, known)
+        self._remember(key, Known(row.to_json(), package, attempts, self._limits()))
+
+    def _remember(self, key: Key, known: Known) -> None:
+        if self._cache is None:
+            return
+        try:
+            self._cache.database.keep_candidate(key, known)
+        except sqlite3.Error as error:
+            self._forget(error)
 
     def _keep_package(self, candidate: Candidate, built: Built, key: Key, row: Row) -> None:
+        """Remember a row and its package."""
         if candidate.key in self.packages:
             return
+        self.packages[candidate.key] = built.package
         if self._cache is None:
-            self.packages[candidate.key] = built.package
             return
-        digest = self._cache.put(built.package)
-        found = self._cache.path(digest)
-        self.packages[candidate.key], self.digests[candidate.key] = found, digest
+        try:
+            digest = self._cache.put(built.package)
+        except OSError as error:
+            self._forget(error)
+            return
+        self.packages[candidate.key] = self._cache.path(digest)
+        self.digests[candidate.key] = digest
         self._keep(key, row, digest)
 
-    def _remembered(self, candidate: Candidate, row: Row) -> Built:
+    def _forget(self, error: Exception) -> None:
+        """Go on without remembering, and say so."""
+        self._cache = None
+        warnings.warn(
+            f"what is measured now is not remembered: {error}", HardpointWarning, stacklevel=2
+        )
+
+    def _as_built(self, candidate: Candidate, row: Row) -> Built:
         return Built(
             candidate=candidate, package=self.packages[candidate.key], bytes=row.bytes or 0,
             compile_seconds=row.compile_seconds or 0.0, verify_seconds=0.0, peak_bytes=0,
@@ -236,9 +274,15 @@ class Trial:
         return self._left() - (1 - _BUILD_SHARE) * self._request.budget.seconds
 
     def _key(self, candidate: Candidate) -> Key:
-        names = [t.backend for t in candidate.targets]
-        environment = of_backends(self._session.registry, names)
+        environment = self._environment([t.backend for t in candidate.targets])
         return (*self._identity, environment, candidate.key)
+
+    def _environment(self, backends: Sequence[str]) -> str:
+        """See :func:`of_backends`; asked once a choice."""
+        names = tuple(backends)
+        if names not in self._environments:
+            self._environments[names] = of_backends(self._session.registry, names)
+        return self._environments[names]
 
     def _say(self, done: int, total: int, what: str) -> None:
         if self._progress is not None:

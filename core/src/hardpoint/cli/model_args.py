@@ -132,7 +132,9 @@ def model_args(command: F) -> F:
         named, listed = values.pop("target"), values.pop("targets")
         if named and listed is not None:
             raise click.UsageError("give --target or --targets, not both")
-        source = click.get_current_context().get_parameter_source("partitioner")
+        ctx = click.get_current_context()
+        assert ctx is not None, "a command runs in its context"
+        source = ctx.get_parameter_source("partitioner")
         wanted = ModelArgs(
             model=values.pop("model"),
             targets=named or listed or (),

@@ -15,7 +15,7 @@ from hardpoint.measuring.serving import Line, pin
 from hardpoint.measuring.surveyor import one_line
 
 if TYPE_CHECKING:
-    from hardpoint.measuring.workload import Inputs
+    from hardpoint.measuring.inputs import Inputs
     from hardpoint.program.program import Program
     from hardpoint.registry.registry import Registry
 
@@ -38,7 +38,8 @@ def main(answers: int) -> None:
     job = line.next()
     line.say("stage", stage="reading the program")
     pin(job["threads"], job["processors"])
-    from hardpoint.measuring.workload import read_inputs, read_program_file
+    from hardpoint.measuring.inputs import read_inputs
+    from hardpoint.measuring.workload import read_program_file
     from hardpoint.registry.handover import rebuild
 
     given = read_inputs(Path(job["inputs"]))

@@ -70,7 +70,7 @@ class Builders:
         if "failure" not in answer:
             figures: dict[str, Any] = answer["figures"]
             return figures
-        failure = answer["failure"]
-        if failure["kind"] == "memory":
+        said, stage = answer["failure"], self._child.last_stage
+        if said["kind"] == "memory":
             self.stop()
-        return Failure(failure["kind"], self._child.last_stage, failure["reason"])
+        return Failure(said["kind"], stage, said["reason"])

@@ -20,17 +20,12 @@ from hardpoint.measuring import machine, processors
 from hardpoint.measuring.building import Builders
 from hardpoint.measuring.candidate import Candidate
 from hardpoint.measuring.child import Child, LostError
+from hardpoint.measuring.inputs import Inputs, write_inputs
 from hardpoint.measuring.limits import SHARE, Limits, free_memory
 from hardpoint.measuring.results import Built, Errors, Failure, Timing, errors_from_json
 from hardpoint.measuring.running import Runner
 from hardpoint.measuring.survey import Options, Survey, survey
-from hardpoint.measuring.workload import (
-    PROGRAM,
-    Inputs,
-    make_inputs,
-    write_inputs,
-    write_program_file,
-)
+from hardpoint.measuring.workload import PROGRAM, make_inputs, write_program_file
 from hardpoint.program.program import Program
 from hardpoint.registry.handover import describe
 
@@ -111,14 +106,16 @@ class Session:
         precisions: Sequence[Precision] | None = None,
         options: Options | None = None,
         variants: bool = True,
+        cover: Callable[[Target], Failure | None] | None = None,
     ) -> Survey:
         """The candidates; see :func:`hardpoint.measuring.survey.survey`. Asks in a child process.
 
+        :param cover: instead of :meth:`cover`, for answers that are known.
         :raises ProviderError: a target that was named is not there or does not load.
         """
         try:
             return survey(
-                self.registry, self.cover, targets=targets, precisions=precisions,
+                self.registry, cover or self.cover, targets=targets, precisions=precisions,
                 options=options, variants=variants,
             )  # fmt: skip
         finally:
