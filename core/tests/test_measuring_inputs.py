@@ -107,6 +107,7 @@ def test_what_is_not_finite_is_judged_and_written_down():
         (MemoryError("none"), "memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
         (hp.CompileError("no", cause="MemoryError: not a byte"), "memory"),
+        (hp.OutOfMemory("the tile store is full"), "memory"),
         (hp.VerificationError("computes in bf16"), "wrong"),
         (hp.CompileError("no adders"), "refused"),
         (ValueError("odd"), "raised"),

@@ -33,7 +33,7 @@ from hardpoint.program.program import Program
 from hardpoint.runtime.model import CompiledModel
 
 if TYPE_CHECKING:
-    from hardpoint.compiler.compile import Progress
+    from hardpoint.compiler.request import Progress
     from hardpoint.registry.registry import Registry
 
 

@@ -17,7 +17,7 @@ from hardpoint.choosing.database import Known
 from hardpoint.choosing.identity import of_backends
 from hardpoint.choosing.request import Request
 from hardpoint.choosing.row import Row, State, row_from_json
-from hardpoint.compiler.compile import Progress
+from hardpoint.compiler.request import Progress
 from hardpoint.errors import HardpointWarning
 from hardpoint.interfaces.kinds import Target
 from hardpoint.measuring import processors

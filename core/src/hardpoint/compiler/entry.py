@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hardpoint.choosing.budget import Budget
-from hardpoint.compiler.compile import Options, Progress, compile_plan
+from hardpoint.compiler.compile import compile_plan
+from hardpoint.compiler.fallback import later
 from hardpoint.compiler.precision import PrecisionAsked
+from hardpoint.compiler.request import Options, Progress, read_chain
 from hardpoint.errors import CompileError, ConfigError
+from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import Objective
 from hardpoint.planning.plan import Plan
 from hardpoint.planning.planner import Targets, plan_program
@@ -30,6 +34,7 @@ def compile_given(
     options: Options | None,
     isolate: bool,
     timeout: float | None,
+    fallback: str | Target | Sequence[str | Target] | None,
     progress: Progress | None,
 ) -> CompiledModel:
     """See :func:`hardpoint.compile`.
@@ -46,7 +51,11 @@ def compile_given(
                 remedy="e.g. budget=hardpoint.Budget(candidate_seconds=60)",
             )
         request = read_request(objective or "latency", precision, max_error, options, budget)
-        return choose(given, registry=registry, request=request, progress=progress)
+        chain = read_chain(fallback, registry)
+        model = choose(given, registry=registry, request=request, progress=progress)
+        if chain:
+            model.fallback = later(chain, registry, model)
+        return model
     if budget is not None:
         raise ConfigError(
             "budget= is for targets='auto': what is planned for named targets is not measured",
@@ -68,5 +77,5 @@ def compile_given(
         )
     return compile_plan(
         given, registry=registry, precision=precision, max_error=max_error, options=options,
-        isolate=isolate, timeout=timeout, progress=progress,
+        isolate=isolate, timeout=timeout, fallback=fallback, progress=progress,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardpoint.errors import HardpointError, VerificationError
+from hardpoint.errors import HardpointError, OutOfMemory, VerificationError
 from hardpoint.measuring import candidate as candidates, residence
 from hardpoint.measuring.serving import Line, pin
 from hardpoint.measuring.surveyor import one_line
@@ -63,7 +63,9 @@ def main(answers: int) -> None:
 def failure_of(error: Exception) -> tuple[str, str]:
     """(kind, reason) of an exception."""
     reason = one_line(error) if isinstance(error, HardpointError) else _raised(error)
-    if isinstance(error, MemoryError) or any(said in reason.lower() for said in _NO_MEMORY):
+    if isinstance(error, (MemoryError, OutOfMemory)) or any(
+        said in reason.lower() for said in _NO_MEMORY
+    ):
         return "memory", reason
     if isinstance(error, VerificationError):
         return "wrong", reason

@@ -41,7 +41,6 @@ class ModelFacts:
     :param program: gives the captured program, for saving and for recompiling.
     :param examples: flat inputs that it was verified on.
     :param expected: eager PyTorch's flat results for them; empty where they are random.
-    :param choice: why it runs where it does, where that was measured.
     """
 
     name: str
@@ -273,7 +272,7 @@ class CompiledModel:
 
     @property
     def choice(self) -> Choice | None:
-        """Table, winner and reasons, where ``targets="auto"`` measured; ``print`` it."""
+        """Why it runs where it does, where that was measured: a table to ``print``."""
         return self.facts.choice
 
     def close(self) -> None:
