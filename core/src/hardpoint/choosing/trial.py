@@ -222,11 +222,15 @@ class Trial:
         return failure.kind == "crashed" and found.attempts < _CRASHES
 
     def _keep(self, key: Key, row: Row, package: str | None) -> None:
-        """Remember a row. A full disk costs the memory, never the choice."""
+        """Remember a row. A full disk costs the memory, never the choice.
+
+        Failures of the same candidate in a row are counted.
+        """
         if self._cache is None:
             return
         before = self._cache.database.candidate(*key)
-        attempts = 1 + (before.attempts if before is not None else 0)
+        again = before is not None and before.row.get("failure") is not None
+        attempts = 1 + (before.attempts if before is not None and again else 0)
         self._remember(key, Known(row.to_json(), package, attempts, self._limits()))
 
     def _remember(self, key: Key, known: Known) -> None:

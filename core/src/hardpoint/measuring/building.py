@@ -63,7 +63,10 @@ class Builders:
                 self._child, self._backends = self._start(backends), backends
                 self._child.wait(self._start_seconds)
             self._used = True
+            self._child.resume()
             answer = self._child.ask(command, seconds, on_stage)
+            # Others are timed now: whatever its threads spin for, they must not.
+            self._child.pause()
         except LostError as lost:
             self.stop()
             return lost.failure
