@@ -18,6 +18,8 @@ _WHERE = {
     "hardpoint.api_weights": (
         "from_pretrained load_weights open_weights save_in_background save_weights"
     ),
+    "hardpoint.choosing.budget": "Budget",
+    "hardpoint.choosing.choice": "Choice",
     "hardpoint.errors": (
         "ArtifactError CaptureError CompileError ConfigError ContractViolation DeviceLost "
         "DuplicateProvider HardpointError HardpointWarning InputError LockMismatch OutOfMemory "
@@ -60,6 +62,12 @@ if TYPE_CHECKING:
         open_weights as open_weights,
         save_in_background as save_in_background,
         save_weights as save_weights,
+    )
+    from hardpoint.choosing.budget import (
+        Budget as Budget,
+    )
+    from hardpoint.choosing.choice import (
+        Choice as Choice,
     )
     from hardpoint.errors import (
         ArtifactError as ArtifactError,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch._C._distributed_c10d import Store
 
+    from hardpoint.choosing.budget import Budget
     from hardpoint.compiler.request import Options, Progress
     from hardpoint.interfaces.backend import Precision
     from hardpoint.interfaces.kinds import Target
@@ -86,10 +87,13 @@ def plan(
 
 
 def compile(  # noqa: A001 - the public name, as in torch.compile
-    plan: Plan,
+    plan: Plan | Program,
     *,
+    targets: Targets | None = None,
+    objective: Objective | None = None,
     precision: Precision | Literal["auto"] | Mapping[str, Precision] = "fp32",
     max_error: float | None = None,
+    budget: Budget | float | None = None,
     options: Options | None = None,
     isolate: bool = False,
     timeout: float | None = None,
@@ -97,30 +101,41 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> CompiledModel:
-    """Compile ``plan`` and verify it against eager PyTorch on the example inputs.
+    """Compile a plan, or a program, and verify it against eager PyTorch on the example inputs.
 
-    :param precision: ``fp32 bf16 fp16 int8 int8w int4w``, or ``"auto"``: the fastest within
+    Of a *program*, ``targets="auto"`` (the default) measures: every way that the backends here have
+    to run it is compiled, verified and timed, each in processes of its own, and the best is taken;
+    ``.choice`` of the result says what was tried. The second time that is known, and instant. A
+    *plan* has its targets already, in order of preference, and nothing is timed.
+
+    :param targets: for a program: ``"auto"``, or names as :func:`plan` takes them.
+    :param objective: for a program: ``latency`` (default), ``throughput``, ``size`` or ``memory``.
+    :param precision: ``fp32 bf16 fp16 int8 int8w int4w``, or ``"auto"``: the best within
         ``max_error``; or each backend's own, e.g. ``{"npu": "fp16"}`` (the others: fp32).
     :param max_error: greatest accepted error (absolute, relative to magnitudes above 1); by default
         1e-4 for fp32, 3e-2 for bf16, 1e-2 for fp16, 1e-1 for int8 and int8w, 2e-1 for int4w; the
-        greatest of those in use.
+        greatest of those in use. With a measured ``precision="auto"``: 1e-2.
+    :param budget: what measuring may cost: seconds (default 600), or a :class:`Budget`.
     :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
     :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an
-        error.
+        error. What is measured always is.
     :param fallback: targets, in order, for a segment that runs out of memory or loses its device,
         now or in a later call. It is compiled for the next of them that can take it, the state is
         kept, and the call repeated; with a warning and an event, and ``model.fell_back`` tells.
     :raises RuntimeFault: out of memory, or the device is lost, and no fallback is left.
-    :raises CompileError: a segment cannot be compiled.
+    :raises CompileError: a segment cannot be compiled, or nothing that was tried runs the program.
     :raises VerificationError: the result differs from eager by more than ``max_error``.
     """
-    from hardpoint.compiler.compile import compile_plan
+    from hardpoint.compiler.entry import compile_given
 
-    return compile_plan(
+    return compile_given(
         plan,
         registry=registry or default_registry(),
+        targets=targets,
+        objective=objective,
         precision=precision,
         max_error=max_error,
+        budget=budget,
         options=options,
         isolate=isolate,
         timeout=timeout,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from hardpoint import api
@@ -29,6 +30,7 @@ class ModelArgs:
     """The shared arguments of a command line.
 
     :param targets: in order of preference; empty for ``auto``.
+    :param decided: targets or a partitioner were named: there is nothing to measure.
     :param dynamic: as :func:`hardpoint.capture` takes it, or ``None``: the model's own.
     """
 
@@ -37,13 +39,18 @@ class ModelArgs:
     objective: Objective
     partitioner: str
     dynamic: dict[str, Any] | None
+    decided: bool = True
 
-    def plan(self) -> Plan:
-        """Capture the model and plan it, saying on stderr what is going on."""
+    def program(self) -> Program:
+        """Capture the model, saying on stderr what is going on."""
         with working("importing PyTorch"):
             import torch  # noqa: F401 - takes seconds, which the next line should not be blamed for
         with working(f"capturing {self.model}"):
-            program = self._capture()
+            return self._capture()
+
+    def plan(self) -> Plan:
+        """Capture the model and plan it, saying on stderr what is going on."""
+        program = self.program()
         with working("planning"):
             return api.plan(
                 program,
@@ -125,12 +132,16 @@ def model_args(command: F) -> F:
         named, listed = values.pop("target"), values.pop("targets")
         if named and listed is not None:
             raise click.UsageError("give --target or --targets, not both")
+        ctx = click.get_current_context()
+        assert ctx is not None, "a command runs in its context"
+        source = ctx.get_parameter_source("partitioner")
         wanted = ModelArgs(
             model=values.pop("model"),
             targets=named or listed or (),
             objective=values.pop("objective"),
             partitioner=values.pop("partitioner"),
             dynamic=parse_dynamic(values.pop("dynamic")),
+            decided=bool(named or listed) or source is not ParameterSource.DEFAULT,
         )
         return command(wanted=wanted, **values)
 

@@ -52,7 +52,7 @@ def load_or_recompile(
         why = reason.what + (f": {reason.cause}" if reason.cause else "")
     else:
         if chain:
-            model.fallback = _later(chain, registry, model)
+            model.fallback = later(chain, registry, model)
         return model
     targets = [str(target) for target in chain]
     warnings.warn(
@@ -71,8 +71,8 @@ def load_or_recompile(
     return model
 
 
-def _later(chain: tuple[Target, ...], registry: Registry, model: CompiledModel) -> Fallback:
-    """The fallback of a loaded model; the compiler is imported when it is needed.
+def later(chain: tuple[Target, ...], registry: Registry, model: CompiledModel) -> Fallback:
+    """The fallback of a model that was loaded; the compiler is imported when it is needed.
 
     It compiles in the precision of the program as it is, to the error that the package allows.
     """

@@ -21,6 +21,8 @@
         race.noisy             # eager's own rounds differ too much for conclusions
         session.use(runner, 8) # at another batch: its errors are runner.errors, its rounds anew
         session.machine()      # what the figures come from
+        session.measured(candidate, timing)                      # tell observers: event "measured"
+        session.failed(candidate, failure)                       # the same, with data["failure"]
 
 All seconds are seconds, all sizes bytes, ``throughput`` samples a second. ``Race(callers=4)`` calls
 from four threads at the same time. A candidate that crashes, hangs, takes too much memory or raises
@@ -28,5 +30,6 @@ is a :class:`~hardpoint.measuring.results.Failure` with kind, stage and reason; 
 
 Modules: ``candidate``, ``results`` and ``limits`` are data; ``survey`` finds candidates; ``child``
 holds a process from outside, ``serving`` is its other end; ``surveyor``, ``builder`` and ``runner``
-are the three processes; ``workload`` is what they read; ``figures`` makes figures of rounds.
+are the three processes, ``building`` and ``running`` their parents' sides; ``workload`` is what
+they read; ``figures`` makes figures of rounds.
 """

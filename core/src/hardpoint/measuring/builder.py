@@ -1,41 +1,71 @@
-"""The process that compiles, verifies and saves one candidate."""
+"""The process that compiles, verifies and saves candidates, one after another."""
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hardpoint.errors import HardpointError, VerificationError
+from hardpoint.errors import HardpointError, OutOfMemory, VerificationError
 from hardpoint.measuring import candidate as candidates, residence
 from hardpoint.measuring.serving import Line, pin
 from hardpoint.measuring.surveyor import one_line
 
+if TYPE_CHECKING:
+    from hardpoint.measuring.inputs import Inputs
+    from hardpoint.program.program import Program
+    from hardpoint.registry.registry import Registry
+
 # What runtimes say when they find no memory, beside Python's own MemoryError.
-_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "cannot allocate memory")
+_NO_MEMORY = (
+    "memoryerror",
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "cannot allocate memory",
+)
 
 
 def main(answers: int) -> None:
-    """Build what the job names; answer with figures, or with how it failed."""
+    """Build what each command names; answer with figures, or with how it failed.
+
+    One process for all candidates of a backend: importing costs more than compiling a small model.
+    """
     line = Line(answers)
     job = line.next()
     line.say("stage", stage="reading the program")
     pin(job["threads"], job["processors"])
-    try:
-        figures = _build(job, line)
-    except Exception as error:
-        kind, reason = failure_of(error)
-        line.say("failed", kind=kind, reason=reason)
-    else:
-        line.say("built", **figures)
+    from hardpoint.measuring.inputs import read_inputs
+    from hardpoint.measuring.workload import read_program_file
+    from hardpoint.registry.handover import rebuild
+
+    given = read_inputs(Path(job["inputs"]))
+    program = replace(read_program_file(Path(job["program"])), example_inputs=given.inputs)
+    registry = rebuild(job["registry"])
+    line.say("ready")
+    for command in line.commands():
+        gc.collect()
+        residence.forget_peak()
+        try:
+            figures = _build(program, given, registry, command, line)
+        except Exception as error:
+            kind, reason = failure_of(error)
+            line.say("built", failure={"kind": kind, "reason": reason})
+            if kind == "memory":
+                return  # what is left of it would be the next one's trouble
+        else:
+            line.say("built", figures=figures)
 
 
 def failure_of(error: Exception) -> tuple[str, str]:
     """(kind, reason) of an exception."""
     reason = one_line(error) if isinstance(error, HardpointError) else _raised(error)
-    words = f"{reason} {type(error).__name__}".lower()
-    if isinstance(error, MemoryError) or any(said in words for said in _NO_MEMORY):
+    if isinstance(error, (MemoryError, OutOfMemory)) or any(
+        said in reason.lower() for said in _NO_MEMORY
+    ):
         return "memory", reason
     if isinstance(error, VerificationError):
         return "wrong", reason
@@ -46,24 +76,22 @@ def _raised(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
 
 
-def _build(job: dict[str, Any], line: Line) -> dict[str, Any]:
+def _build(
+    program: Program, given: Inputs, registry: Registry, command: Mapping[str, Any], line: Line
+) -> dict[str, Any]:
     from hardpoint.compiler.compile import compile_plan
     from hardpoint.measuring.agreement import errors
     from hardpoint.measuring.whole import Whole
-    from hardpoint.measuring.workload import read_inputs, read_program_file
     from hardpoint.planning.planner import plan_program
-    from hardpoint.registry.handover import rebuild
 
-    program, given = read_program_file(Path(job["program"])), read_inputs(Path(job["inputs"]))
-    program = replace(program, example_inputs=given.inputs)
-    registry, wanted = rebuild(job["registry"]), candidates.from_json(job["candidate"])
+    wanted = candidates.from_json(command["candidate"])
     line.say("stage", stage="planning")
     plan = plan_program(
         program,
         registry=registry,
         targets=list(wanted.targets),
         partitioner=wanted.partitioner or Whole(),
-        objective=job["objective"],
+        objective=command["objective"],
     )
     clock = _Clock(line)
     used = {target.backend for target in plan.targets}
@@ -86,7 +114,8 @@ def _build(job: dict[str, Any], line: Line) -> dict[str, Any]:
         whole = float(str(model.verification["max_error"]))  # changed inputs and state, too
         found = replace(found, max=max(found.max, whole))
     line.say("stage", stage="saving")
-    path = model.save(Path(job["package"]))
+    path = model.save(Path(command["package"]))
+    model.close()
     return {
         "bytes": path.stat().st_size,
         "compile_seconds": clock.seconds["compile"],

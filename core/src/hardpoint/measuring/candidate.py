@@ -35,11 +35,9 @@ class Candidate:
 
     @property
     def precision(self) -> str:
-        """For people: ``"fp16"``, or ``"npu fp16, cpu fp32"`` where they differ."""
-        used = dict(self.precisions)
-        if len(set(used.values())) == 1:
-            return next(iter(used.values()))
-        return ", ".join(f"{backend} {precision}" for backend, precision in used.items())
+        """For people: ``"fp16"``, or ``"fp16 + fp32"`` where the targets' differ."""
+        used = [self.precisions[t.backend] for t in self.targets]
+        return used[0] if len(set(used)) == 1 else " + ".join(used)
 
     @property
     def label(self) -> str:

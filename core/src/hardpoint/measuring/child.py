@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,10 @@ class Child:
     """One process that answers.
 
     :param module: of this package, with ``main(answers)``. :param job: its first line.
-    :param folder: where it runs and logs. :param memory: bytes that it and what it starts may use.
-    :ivar stage: what it said last that it does.
+    :param folder: where it runs and logs. :param memory: bytes that it may use.
+    :param tree: what it starts counts as well: compilers. Looking for them costs milliseconds,
+        which must not fall into what is timed.
+    :ivar stage: what it said last that it does. :ivar last_stage: that before its last answer.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Child:
         folder: Path,
         environment: Mapping[str, str],
         memory: int | None,
+        tree: bool,
     ) -> None:
-        self.stage = "start"
-        self._memory = memory
+        self.stage = self.last_stage = "start"
+        self._memory, self._tree, self._next_tree = memory, tree, 0.0
         self._log = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by stop()
         self._answers, theirs = os.pipe()
         self._rest = b""
+        self._events: deque[dict[str, Any]] = deque()
         self._ended = False
         started = time.monotonic()
         try:
@@ -79,11 +84,16 @@ class Child:
             os.close(theirs)
         self._send({**job, "started": started})
 
-    def ask(self, command: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(
+        self,
+        command: Mapping[str, Any],
+        seconds: float,
+        on_stage: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
         """Send a command and wait for its answer; see :meth:`wait`."""
         self.stage = str(command["do"])
         self._send(command)
-        return self.wait(seconds)
+        return self.wait(seconds, on_stage)
 
     def wait(self, seconds: float, on_stage: Callable[[str], None] | None = None) -> dict[str, Any]:
         """The next answer.
@@ -91,12 +101,15 @@ class Child:
         :param seconds: until it counts as hung. :param on_stage: told of each new stage.
         :raises LostError: it crashed, hung, takes too much memory, or says that it failed.
         """
-        until, next_tree = time.monotonic() + seconds, 0.0
+        until = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
             while True:
-                heard = bool(selector.select(_LOOK_SECONDS))
-                for event in self._read() if heard else ():
+                heard = bool(self._events or selector.select(_LOOK_SECONDS))
+                if heard and not self._events:
+                    self._read()
+                while self._events:
+                    event = self._events.popleft()
                     if event["event"] == "stage":
                         self.stage = event["stage"]
                         if on_stage:
@@ -104,15 +117,14 @@ class Child:
                     elif event["event"] == "failed":
                         raise self._lost(event["kind"], event["reason"], event.get("stage"))
                     else:
-                        self.stage = "idle"
+                        self.last_stage, self.stage = self.stage, "idle"
                         return event
                 now = time.monotonic()
                 if not heard and self._process.poll() is not None:
                     raise self._crashed()  # something it started holds its end of the line open
                 if now > until:
                     raise self._lost("hung", f"no answer within {seconds:g} s")
-                self._watch(tree=now > next_tree)
-                next_tree = now + _TREE_SECONDS if now > next_tree else next_tree
+                self._watch(now)
 
     def pause(self) -> None:
         """Stop it: whatever its threads wait for, they take no time from the others."""
@@ -148,15 +160,18 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # it has died: its answers end, and tell
             self._process.stdin.write(json.dumps(data).encode() + b"\n")
 
-    def _read(self) -> list[dict[str, Any]]:
+    def _read(self) -> None:
         data = os.read(self._answers, 1 << 20)
         if not data:
             raise self._crashed()
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        self._events.extend(json.loads(line) for line in lines)
 
-    def _watch(self, *, tree: bool) -> None:
-        used = (resident_tree if tree else resident)(self._process.pid)
+    def _watch(self, now: float) -> None:
+        look = resident
+        if self._tree and now > self._next_tree:
+            look, self._next_tree = resident_tree, now + _TREE_SECONDS
+        used = look(self._process.pid)
         if self._memory is not None and used > self._memory:
             raise self._lost(
                 "memory", f"it took {size(used)}, at most {size(self._memory)} is allowed"

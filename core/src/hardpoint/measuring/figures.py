@@ -46,8 +46,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
         if 1 - 2 * more < CONFIDENCE and rank > 0:
             break
         tail, rank = more, rank + 1
-    rank = max(rank, 1)
-    return ordered[rank - 1], ordered[n - rank], max(0.0, 1 - 2 * tail)
+    if rank == 0:  # a single value
+        return ordered[0], ordered[0], 0.0
+    return ordered[rank - 1], ordered[n - rank], 1 - 2 * tail
 
 
 def timing(

@@ -14,14 +14,17 @@ SHARE = 0.8
 class Limits:
     """Limits of one child process; beyond them it is killed, with all that it started.
 
-    :param build_seconds: to compile, verify and save one candidate.
-    :param start_seconds: to start a process, load a package and call it once.
+    :param start_seconds: to start a process, import what it needs and read the program; also to
+        say what a target supports.
+    :param build_seconds: to plan, compile, verify and save one candidate.
+    :param load_seconds: to load a package, or use other inputs, and call it once.
     :param round_seconds: beyond the time that a round was asked to last.
     :param memory_bytes: resident memory; ``None``: 80 % of what is free at the start.
     """
 
-    build_seconds: float = 600.0
     start_seconds: float = 120.0
+    build_seconds: float = 600.0
+    load_seconds: float = 120.0
     round_seconds: float = 60.0
     memory_bytes: int | None = None
 

@@ -114,7 +114,7 @@ class Start:
     :param load_seconds: ``hardpoint.load``, the backend's own import included.
     :param first_seconds: the first call.
     :param errors: of the first results against eager's; ``None``: not compared.
-    :param memory_bytes: resident memory after the first call.
+    :param memory_bytes: greatest resident memory up to the end of the first call.
     :param base_bytes: resident memory before loading.
     """
 

@@ -15,7 +15,7 @@ from hardpoint.measuring.serving import Line, pin
 if TYPE_CHECKING:
     import torch
 
-    from hardpoint.measuring.workload import Inputs
+    from hardpoint.measuring.inputs import Inputs
 
 # A round of a tiny model ends after so many calls: their times travel as text.
 MOST_CALLS = 2000
@@ -50,13 +50,14 @@ class _Worker:
 
     def __init__(self, job: dict[str, Any], line: Line) -> None:
         pin(job["threads"], job["processors"])
-        from hardpoint.measuring.workload import read_inputs
+        from hardpoint.measuring.inputs import read_inputs
         from hardpoint.registry.handover import rebuild
 
         registry = rebuild(job["registry"])
         imported, base = time.monotonic(), residence.now()
         given = read_inputs(Path(job["inputs"]))
         reading = time.monotonic() - imported
+        line.say("ready")
         line.say("stage", stage="load")
         before = time.monotonic()
         self._model: Any = None
@@ -89,7 +90,7 @@ class _Worker:
 
     def use(self, path: Path) -> dict[str, Any]:
         """Go on with other inputs: call once, and compare."""
-        from hardpoint.measuring.workload import read_inputs
+        from hardpoint.measuring.inputs import read_inputs
 
         self._take(read_inputs(path))
         return self._first()
@@ -136,7 +137,7 @@ class _Worker:
         return {
             "first_seconds": first,
             "errors": None if found is None else found.to_json(),
-            "memory_bytes": residence.now(),
+            "memory_bytes": residence.peak(),
         }
 
     def _fresh(self) -> Sequence[torch.Tensor]:

@@ -34,7 +34,8 @@ class Runner:
         self.failure: Failure | None = None
         self.callers = 1
         self._child, self._limits = child, limits
-        answer = child.wait(limits.start_seconds)
+        child.wait(limits.start_seconds)
+        answer = child.wait(limits.load_seconds)
         child.pause()
         self.errors: Errors | None = errors_from_json(answer["errors"])
         self.facts: dict[str, Any] = answer["facts"]
@@ -56,7 +57,7 @@ class Runner:
     def use(self, inputs: Path, samples: int) -> Failure | None:
         """Go on with other inputs; forget the rounds on the last ones."""
         self.rounds, self.samples = [], samples
-        answer = self._ask({"do": "use", "inputs": str(inputs)}, self._limits.start_seconds)
+        answer = self._ask({"do": "use", "inputs": str(inputs)}, self._limits.load_seconds)
         if answer is not None:
             self.errors = errors_from_json(answer["errors"])
         return self.failure

@@ -17,19 +17,15 @@ from hardpoint.interfaces.backend import Precision
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import Objective
 from hardpoint.measuring import machine, processors
+from hardpoint.measuring.building import Builders
 from hardpoint.measuring.candidate import Candidate
 from hardpoint.measuring.child import Child, LostError
+from hardpoint.measuring.inputs import Inputs, write_inputs
 from hardpoint.measuring.limits import SHARE, Limits, free_memory
 from hardpoint.measuring.results import Built, Errors, Failure, Timing, errors_from_json
 from hardpoint.measuring.running import Runner
 from hardpoint.measuring.survey import Options, Survey, survey
-from hardpoint.measuring.workload import (
-    PROGRAM,
-    Inputs,
-    make_inputs,
-    write_inputs,
-    write_program_file,
-)
+from hardpoint.measuring.workload import PROGRAM, make_inputs, write_program_file
 from hardpoint.program.program import Program
 from hardpoint.registry.handover import describe
 
@@ -66,8 +62,10 @@ class Session:
             self._environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
         self._parent = folder
         self._inputs: dict[int | None, tuple[Path, Inputs]] = {}
+        self.covered: dict[Target, int] = {}  # operations that a target supports, once asked
         self._surveyor: Child | None = None
         self._runners: list[Runner] = []
+        self._builders = Builders(self._new_builder, self.limits.start_seconds)
 
     def __enter__(self) -> Session:
         self.folder = Path(tempfile.mkdtemp(prefix="hardpoint-measure-", dir=self._parent))
@@ -86,6 +84,7 @@ class Session:
     ) -> None:
         for runner in self._runners:
             runner.stop()
+        self._builders.stop()
         self._dismiss()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -107,14 +106,16 @@ class Session:
         precisions: Sequence[Precision] | None = None,
         options: Options | None = None,
         variants: bool = True,
+        cover: Callable[[Target], Failure | None] | None = None,
     ) -> Survey:
         """The candidates; see :func:`hardpoint.measuring.survey.survey`. Asks in a child process.
 
+        :param cover: instead of :meth:`cover`, for answers that are known.
         :raises ProviderError: a target that was named is not there or does not load.
         """
         try:
             return survey(
-                self.registry, self.cover, targets=targets, precisions=precisions,
+                self.registry, cover or self.cover, targets=targets, precisions=precisions,
                 options=options, variants=variants,
             )  # fmt: skip
         finally:
@@ -132,6 +133,7 @@ class Session:
         except LostError as lost:
             self._surveyor = None
             return lost.failure
+        self.covered[target] = answer["supported"]
         return Failure(answer["kind"], "", answer["reason"]) if answer["reason"] else None
 
     def build(
@@ -145,23 +147,18 @@ class Session:
         :param on_stage: told what is being done. :param seconds: instead of the limit.
         """
         package = self.folder / f"{uuid.uuid4().hex}.pt2"
-        names = [t.backend for t in candidate.targets]
-        job = {
-            **self._job(names),
-            "inputs": str(self._written(None)[0]),
+        command = {
+            "do": "build",
             "candidate": candidate.to_json(),
             "package": str(package),
             "objective": self.objective,
         }
-        child = self._child("builder", job)
-        try:
-            answer = child.wait(self.limits.build_seconds if seconds is None else seconds, on_stage)
-        except LostError as lost:
+        limit = self.limits.build_seconds if seconds is None else seconds
+        made = self._builders.build(candidate, command, limit, on_stage)
+        if isinstance(made, Failure):
             package.unlink(missing_ok=True)
-            self.report(candidate, lost.failure)
-            return lost.failure
-        finally:
-            child.stop()
+            return made
+        answer = made
         return Built(
             candidate=candidate,
             package=package,
@@ -194,7 +191,6 @@ class Session:
         try:
             runner = Runner(child, candidate, given.samples, self.limits)
         except LostError as lost:
-            self.report(candidate, lost.failure)
             return lost.failure
         self._runners.append(runner)
         return runner
@@ -207,10 +203,9 @@ class Session:
         path, given = self._written(batch)
         return runner.use(path, given.samples)
 
-    def report(self, candidate: Candidate | None, failure: Failure) -> None:
-        """Tell observers that a candidate has no figures, and why."""
-        if candidate is not None:
-            self._tell(candidate, {"failure": failure.to_json()})
+    def failed(self, candidate: Candidate, failure: Failure) -> None:
+        """Tell observers that a candidate is out of the question, and why."""
+        self._tell(candidate, {"failure": failure.to_json()})
 
     def measured(self, candidate: Candidate, figures: Timing) -> None:
         """Tell observers a candidate's figures."""
@@ -238,8 +233,13 @@ class Session:
 
     def _child(self, module: str, job: Mapping[str, Any]) -> Child:
         return Child(
-            module, job, folder=self.folder, environment=self._environment, memory=self.memory
-        )
+            module, job, folder=self.folder, environment=self._environment, memory=self.memory,
+            tree=module == "builder",
+        )  # fmt: skip
+
+    def _new_builder(self, backends: Sequence[str]) -> Child:
+        job = {**self._job(backends), "inputs": str(self._written(None)[0])}
+        return self._child("builder", job)
 
     def _dismiss(self) -> None:
         if self._surveyor is not None:

@@ -105,12 +105,13 @@ def survey(
                 left_out.append((str(target), refusal))
             continue
         ways: dict[str, Mapping[str, object]] = {"": {}, **(info.variants if variants else {})}
+        given = (options or {}).get(target.backend, {})
+        seen: list[Mapping[str, object]] = []
         for word, chosen in ways.items():
-            given = {**chosen, **(options or {}).get(target.backend, {})}
-            candidates += [
-                Candidate(
-                    (target,), {target.backend: p}, word, {target.backend: given} if given else {}
-                )
-                for p in shared
-            ]
+            whole = {**chosen, **given}
+            if whole in seen:  # what the caller fixed is all that it varies
+                continue
+            seen.append(whole)
+            named = {target.backend: whole} if whole else {}
+            candidates += [Candidate((target,), {target.backend: p}, word, named) for p in shared]
     return Survey(tuple(candidates), partial, tuple(left_out))

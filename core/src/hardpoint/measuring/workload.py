@@ -1,10 +1,9 @@
-"""What all children of one measurement read: the program, and inputs with eager's results."""
+"""What all children of one measurement read: the program; and how the inputs are made."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from hardpoint.compiler.examples import make_examples
 from hardpoint.errors import InputError
 from hardpoint.measuring.eager import Eager
+from hardpoint.measuring.inputs import JOB, Inputs
 from hardpoint.package.archive import Archive
 from hardpoint.package.tensors import TensorStore, tensor_from_ref
 from hardpoint.package.writer import ArchiveWriter
@@ -20,21 +20,6 @@ from hardpoint.program import dims, signature as signatures
 from hardpoint.program.program import Program
 
 PROGRAM = "program.pt2"
-_JOB = "extra/hardpoint/job.json"
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Flat inputs of a program and what eager PyTorch gives for them.
-
-    :param expected: empty where the program draws random numbers.
-    :param names: of the results. :param samples: in one call.
-    """
-
-    inputs: tuple[torch.Tensor, ...]
-    expected: tuple[torch.Tensor, ...]
-    names: tuple[str, ...]
-    samples: int
 
 
 def write_program_file(program: Program, path: Path) -> None:
@@ -49,7 +34,7 @@ def write_program_file(program: Program, path: Path) -> None:
             "signature": program.signature.to_json(),
             "examples": [store.put(t) for t in program.example_inputs],
         }
-        writer.add(_JOB, json.dumps(described).encode())
+        writer.add(JOB, json.dumps(described).encode())
 
 
 def read_program_file(path: Path) -> Program:
@@ -57,38 +42,12 @@ def read_program_file(path: Path) -> Program:
     from hardpoint.package.pt2 import read_program
 
     archive = Archive.open(path)
-    described = archive.read_json(_JOB)
+    described = archive.read_json(JOB)
     return Program(
         read_program(archive),
         signatures.from_json(described["signature"]),
         tuple(tensor_from_ref(archive, ref).clone() for ref in described["examples"]),
         described["name"],
-    )
-
-
-def write_inputs(path: Path, made: Inputs) -> None:
-    """``made``, as :func:`read_inputs` takes it."""
-    with ArchiveWriter(path) as writer:
-        store = TensorStore(writer)
-        described = {
-            "inputs": [store.put(t) for t in made.inputs],
-            "expected": [store.put(t) for t in made.expected],
-            "names": list(made.names),
-            "samples": made.samples,
-        }
-        writer.add(_JOB, json.dumps(described).encode())
-
-
-def read_inputs(path: Path) -> Inputs:
-    """What :func:`write_inputs` wrote, in memory of its own."""
-    archive = Archive.open(path)
-    described = archive.read_json(_JOB)
-
-    def tensors(key: str) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor_from_ref(archive, ref).clone() for ref in described[key])
-
-    return Inputs(
-        tensors("inputs"), tensors("expected"), tuple(described["names"]), described["samples"]
     )
 
 

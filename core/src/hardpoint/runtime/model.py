@@ -27,6 +27,7 @@ from hardpoint.runtime.step import OpenedSegment
 from hardpoint.runtime.wiring import FaultedError, Watch, Wiring, wrong_result
 
 if TYPE_CHECKING:
+    from hardpoint.choosing.choice import Choice
     from hardpoint.program.program import Program
 
 
@@ -48,6 +49,7 @@ class ModelFacts:
     program: Callable[[], Program]
     examples: tuple[torch.Tensor, ...] = ()
     expected: tuple[torch.Tensor, ...] = ()
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,6 +269,11 @@ class CompiledModel:
     def verification(self) -> Mapping[str, object]:
         """Figures of the comparison with eager PyTorch: errors by result and by segment."""
         return self.facts.verification
+
+    @property
+    def choice(self) -> Choice | None:
+        """Why it runs where it does, where that was measured: a table to ``print``."""
+        return self.facts.choice
 
     def close(self) -> None:
         """Let go of every executable. The model cannot be called afterwards."""
