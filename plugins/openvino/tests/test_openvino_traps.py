@@ -242,6 +242,21 @@ def test_unused_duplicate_and_odd_results(export, build):
         assert torch.allclose(one.double(), want.double(), atol=1e-6)
 
 
+def test_a_segment_without_inputs_gives_its_constants(export, build):
+    table = torch.randn(3, 4)
+    [got] = build(export(lambda: table[1:].t()))()
+    assert torch.equal(got, table[1:].t())
+
+
+def test_inputs_of_which_only_the_size_is_needed_keep_their_place(export, build):
+    def sized(first, second, third):
+        return torch.ones_like(first), second.new_zeros(third.shape), third + 1
+
+    given = torch.randn(2, 3), torch.randn(4), torch.randn(5)
+    for got, want in zip(build(export(sized, *given))(*given), sized(*given), strict=True):
+        assert torch.equal(got, want)
+
+
 def test_every_node_is_answered_for(backend, device, export):
     program = export(lambda x: (x.svd()[1], x.relu(), x.to(torch.int32) + 1), torch.randn(3, 3))
     support = backend.support(program, device)

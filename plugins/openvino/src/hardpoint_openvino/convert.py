@@ -7,6 +7,7 @@ could not share.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.fx import GraphModule
 from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.program import Source
 from hardpoint_openvino.recurrent import join
-from hardpoint_openvino.runtime import ov
+from hardpoint_openvino.runtime import op, ov
 
 TYPES: dict[torch.dtype, ov.Type] = {
     torch.float32: ov.Type.f32,
@@ -61,7 +62,7 @@ def convert(source: Source) -> ov.Model:
     decoder = _decoder(source.module)  # must outlive the model
     front_end = _front_end()
     try:
-        model = front_end.convert(front_end.load(decoder))
+        model = _with_all_inputs(front_end.convert(front_end.load(decoder)), source.module)
         if source.cuts:
             join(model, source.cuts, len(source.ranges), source.outputs)
         shapes = {}
@@ -84,6 +85,26 @@ def convert(source: Source) -> ov.Model:
                 f"OpenVINO takes input {node.name!r} as {port.get_element_type()}, not {want}"
             )
     return model
+
+
+def _with_all_inputs(model: ov.Model, module: GraphModule) -> ov.Model:
+    """``model`` with an input for each of ``module``'s, in order.
+
+    The front end leaves out an input that only its size was needed of.
+    """
+    found = {name: p for p in model.get_parameters() for name in p.output(0).get_names()}
+    names = list(inspect.signature(module.forward).parameters)
+    if len(found) == len(names):
+        return model
+    values = [n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"]
+    ordered = []
+    for name, value in zip(names, values, strict=True):
+        if name not in found:
+            shape = ov.PartialShape([d if isinstance(d, int) else -1 for d in value.shape])
+            found[name] = op.parameter(shape, TYPES[value.dtype], name=name)
+            found[name].output(0).set_names({name})
+        ordered.append(found[name])
+    return ov.Model(model.get_results(), ordered, model.get_friendly_name())
 
 
 def not_converted(module: GraphModule) -> dict[str, str]:

@@ -67,15 +67,16 @@ def _listed(value: object) -> list[Node]:
 
 def cut_out(graph: Graph) -> list[Cut]:
     """Take the recurrent nodes out of ``graph``, in order; see above for what is left."""
-    cuts = []
+    cuts: list[Cut] = []
     more: list[Node] = []
-    last = [n for n in graph.nodes if n.op == "placeholder"][-1]
-    for node in [n for n in graph.nodes if n.op == "call_function" and n.target in RECURRENT]:
+    found = [n for n in graph.nodes if n.op == "call_function" and n.target in RECURRENT]
+    last = next((n for n in reversed(graph.nodes) if n.op == "placeholder"), None)
+    for node in found:
         taken = [node.args[0], *_states(node), *_listed(node.args[2])]
         given = []
         for user in list(node.users):
             assert user.target is operator.getitem
-            with graph.inserting_after(last):
+            with graph.inserting_after(last) if last else graph.inserting_before():
                 last = graph.placeholder(f"{user.name}_of_{node.name}")
             last.meta = dict(user.meta)
             user.replace_all_uses_with(last)
