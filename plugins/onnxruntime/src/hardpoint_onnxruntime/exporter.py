@@ -79,7 +79,8 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
 
 
 def translate(decomposed: ExportedProgram) -> Any:
-    """A decomposed program as an ``onnx_ir.Model``, simplified as ``torch.onnx.export`` does it.
+    """A decomposed program as an ``onnx_ir.Model``, simplified as ``torch.onnx.export`` does it,
+    and repaired where ONNX Runtime would lose a NaN.
 
     :raises Exception: whatever the exporter raises where it has no translation.
     """
@@ -88,7 +89,10 @@ def translate(decomposed: ExportedProgram) -> Any:
     with quiet():
         made = _core._exported_program_to_onnx_program(decomposed, registry=_registry())
         made.optimize()
-        return made.model
+    from hardpoint_onnxruntime.repairs import repair
+
+    repair(made.model)
+    return made.model
 
 
 def serialized(model: Any) -> bytes:

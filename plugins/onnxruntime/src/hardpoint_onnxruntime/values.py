@@ -13,7 +13,8 @@ from torch.fx import Node
 MOST = 2**25
 _UNKNOWN = sympy.Integer(4)  # a size of which a file tells no example
 NAN, INFINITIES = (float("nan"),), (float("inf"), -float("inf"))
-_LARGE = (2**40 + 5, -(2**33) + 1, -7, 7, 2**31 - 1, -1, 3, 123_456_789_012)
+LARGE = (2**31 + 5, -(2**33) + 1, -7, 7, 2**53 + 1, 2**31 - 1, -1, 123_456_789_012)
+SMALL, TURNED = (4, 3, 2, -2, 1, 5, -1, 7), (*LARGE[3:], *LARGE[:3])
 
 
 def shape_of(value: torch.Tensor) -> tuple[int, ...]:
@@ -82,15 +83,18 @@ def special(
     return changed if found else None
 
 
-def large(values: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
-    """``values`` with integers of any size and sign; ``None`` where there are no integers."""
-    changed, found = [], False
-    for at, value in enumerate(values):
+def large(values: Sequence[torch.Tensor], others: Sequence[int]) -> list[torch.Tensor] | None:
+    """``values`` with integers of any size and sign; ``None`` where there are no integers.
+
+    :param others: what stands in every second of them, opposite the large ones.
+    """
+    changed, found = [], 0
+    for value in values:
         if not (value.dtype.is_floating_point or value.dtype is torch.bool) and value.numel():
-            numbers = torch.tensor(_LARGE).roll(at)
-            repeated = numbers.repeat(-(-value.numel() // len(_LARGE)))[: value.numel()]
+            numbers = torch.tensor(others if found % 2 else LARGE)
+            repeated = numbers.repeat(-(-value.numel() // len(numbers)))[: value.numel()]
             value = repeated.reshape(value.shape).to(value.dtype)
-            found = True
+            found += 1
         changed.append(value)
     return changed if found else None
 
