@@ -13,7 +13,6 @@ from hardpoint_onnxruntime.export import Model
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import artifact_error, in_words
 from hardpoint_onnxruntime.placement import placed, precision_of, refuse_elsewhere
-from hardpoint_onnxruntime.providers import provider_of
 from hardpoint_onnxruntime.session import open_session, runtime, session_options
 
 FORMAT = "hardpoint-onnxruntime/1"
@@ -69,13 +68,13 @@ def load(artifact: Artifact, device: Device) -> OrtExecutable:
             "the artifact's metadata are damaged", cause=in_words(error), remedy=_AGAIN
         ) from error
     weights = _weights(artifact)
-    name, provider_options = provider_of(device)
+    name = str(device.properties["provider"])
     settings = session_options(options, options.threads or torch.get_num_threads(), name)
     held = [to_ort(weight) for weight in weights.values()]
     if held:
         settings.add_external_initializers(list(weights), held)
     try:
-        session = open_session(bytes(artifact.files[FILE]), settings, [(name, provider_options)])
+        session = open_session(bytes(artifact.files[FILE]), settings, device)
     except Exception as error:
         raise artifact_error(
             f"ONNX Runtime does not open the model on {name}",
@@ -96,9 +95,7 @@ def load(artifact: Artifact, device: Device) -> OrtExecutable:
         "spinning": options.spinning,
         "onnxruntime": runtime().__version__,
     }
-    return OrtExecutable(
-        session, [weights, held], inputs, outputs, (kind, int(index or 0)), told
-    )
+    return OrtExecutable(session, [weights, held], inputs, outputs, (kind, int(index or 0)), told)
 
 
 def _counted(where: Mapping[str, list[tuple[str, str]]]) -> dict[str, int]:
@@ -121,8 +118,7 @@ def _check(facts: Mapping[str, object], device: Device) -> None:
     if provider != device.properties["provider"]:
         raise artifact_error(
             "the artifact was compiled for another execution provider",
-            cause=f"it was compiled for {provider}, {device.id} is "
-            f"{device.properties['provider']}",
+            cause=f"it was compiled for {provider}, {device.id} is {device.properties['provider']}",
             remedy=_AGAIN,
         )
 

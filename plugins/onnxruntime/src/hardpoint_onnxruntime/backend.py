@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import torch
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from typing import TYPE_CHECKING, Any
 
 from hardpoint import (
     Artifact,
@@ -23,9 +19,13 @@ from hardpoint_onnxruntime import artifact as artifacts
 from hardpoint_onnxruntime.executable import Port
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import artifact_error, compile_error, config_error
-from hardpoint_onnxruntime.providers import provider_of
 from hardpoint_onnxruntime.session import open_session, session_options
-from hardpoint_onnxruntime.support import Judge
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+    from hardpoint_onnxruntime.support import Judge
 
 
 class OrtBackend(Backend):
@@ -55,7 +55,9 @@ class OrtBackend(Backend):
         """
         own = self._own(device, compile_error)
         if own.id not in self._judges:
-            self._judges[own.id] = Judge(_opener(own))
+            from hardpoint_onnxruntime.support import Judge  # not above: needs the exporter
+
+            self._judges.setdefault(own.id, Judge(_opener(own)))
         return self._judges[own.id].support(program)
 
     def compile(
@@ -70,9 +72,8 @@ class OrtBackend(Backend):
         from hardpoint_onnxruntime.lower import lower  # not above: loading needs no exporter
 
         model, inputs, outputs = lower(program, own, options, wanted)
-        made = artifacts.pack(
-            model, own, options.precision, wanted, _typed(inputs, program), _results(outputs, program)
-        )
+        ports = _typed(inputs, program), _results(outputs, program)
+        made = artifacts.pack(model, own, options.precision, wanted, *ports)
         try:
             artifacts.load(made, own).close()
         except HardpointError as error:
@@ -109,24 +110,17 @@ class OrtBackend(Backend):
 
 
 def _opener(device: Device) -> Callable[[bytes], Any]:
-    name, provider_options = provider_of(device)
-
     def opened(model: bytes) -> Any:
-        return open_session(
-            model, session_options(Options(), 1, name), [(name, provider_options)]
-        )
+        settings = session_options(Options(), 1, str(device.properties["provider"]))
+        return open_session(model, settings, device)
 
     return opened
 
 
 def _typed(names: Sequence[str], program: ExportedProgram) -> list[Port]:
     """The model's inputs, which the exporter may rename: they go by position."""
-    kinds = {s.arg.name: s.kind for s in program.graph_signature.input_specs}
-    taken = [
-        node.meta["val"].dtype
-        for node in program.graph.nodes
-        if node.op == "placeholder" and kinds[node.name] is InputKind.USER_INPUT
-    ]
+    user = set(program.graph_signature.user_inputs)
+    taken = [n.meta["val"].dtype for n in program.graph.nodes if n.name in user]
     return [Port(name, dtype) for name, dtype in zip(names, taken, strict=True)]
 
 

@@ -31,8 +31,10 @@ class Model:
     weights: Mapping[str, torch.Tensor]
 
 
-def export(program: ExportedProgram) -> Any:
+def export(program: ExportedProgram, *, repaired: bool = True) -> Any:
     """``program`` as an ``onnx_ir.Model`` with the weights where they lie.
+
+    :param repaired: NaN is kept where ONNX Runtime would lose it: see repairs.py.
 
     :raises CompileError: it is not a segment as the contract says, or has no translation.
     """
@@ -45,7 +47,7 @@ def export(program: ExportedProgram) -> Any:
                 remedy="compile through hardpoint.compile, which keeps state outside of segments",
             )
     try:
-        model = exporter.translate(exporter.decompose(program))
+        model = exporter.translate(exporter.decompose(program), repaired=repaired)
     except Exception as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -94,7 +96,8 @@ def _own_outputs(model: Any) -> None:
         if value in seen:
             node = ir.node("Identity", [value])
             [made] = node.outputs
-            made.name, made.type, made.shape = f"result_{i}_of_{value.name}", value.type, value.shape
+            made.name = f"result_{i}_of_{value.name}"
+            made.type, made.shape = value.type, value.shape
             graph.append(node)
             graph.outputs[i] = made
         seen.add(graph.outputs[i])

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -78,10 +77,11 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     return made
 
 
-def translate(decomposed: ExportedProgram) -> Any:
+def translate(decomposed: ExportedProgram, *, repaired: bool = True) -> Any:
     """A decomposed program as an ``onnx_ir.Model``, simplified as ``torch.onnx.export`` does it,
     and repaired where ONNX Runtime would lose a NaN.
 
+    :param repaired: ``False`` for what will be quantized to integers, which hold no NaN.
     :raises Exception: whatever the exporter raises where it has no translation.
     """
     from torch.onnx._internal.exporter import _core
@@ -89,9 +89,10 @@ def translate(decomposed: ExportedProgram) -> Any:
     with quiet():
         made = _core._exported_program_to_onnx_program(decomposed, registry=_registry())
         made.optimize()
-    from hardpoint_onnxruntime.repairs import repair
+    if repaired:
+        from hardpoint_onnxruntime.repairs import repair
 
-    repair(made.model)
+        repair(made.model)
     return made.model
 
 

@@ -27,6 +27,11 @@ HELP: Mapping[str, str] = {
     "activations": "precisions int8w and int4w: fp32 (default), or int8: round them too, faster",
     "block": "precisions int8w and int4w: numbers that share a scale: 16, 32 (default), 64, 128",
 }
+# Worth a try beside the defaults; what has no meaning in a precision is refused at once.
+VARIANTS: Mapping[str, Mapping[str, object]] = {
+    "activations in int8": {"activations": "int8"},
+    "spinning": {"spinning": True},
+}
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "optimization": ("disabled", "basic", "extended", "all"),
     "execution": ("sequential", "parallel"),

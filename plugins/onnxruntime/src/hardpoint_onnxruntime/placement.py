@@ -11,8 +11,9 @@ from hardpoint_onnxruntime.origin import artifact_error
 Placement = Mapping[str, list[tuple[str, str]]]
 _INT8 = frozenset(
     {
-        "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd",
-        "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLinear", "QAttention",
+        "ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul",
+        "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearAdd",
+        "QLinearConv", "QLinearMatMul", "QuantizeLinear",
     }
 )  # fmt: skip
 
@@ -46,9 +47,9 @@ def precision_of(where: Placement, asked: str) -> str:
     kinds = {kind for nodes in where.values() for _, kind in nodes}
     if kinds & _INT8:
         return "int8"
-    if "MatMulNBits" in kinds:
+    if "MatMulNBits" in kinds or asked == "fp16":
         return asked
-    return asked if asked in ("fp32", "fp16") else "fp32"
+    return "fp32"
 
 
 def refuse_elsewhere(where: Placement, provider: str, options: Options) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hardpoint import Backend, BackendInfo, Probe, ProbeRequest, ProviderUnavailable, hookimpl
-from hardpoint_onnxruntime import providers
-from hardpoint_onnxruntime.options import HELP
+from hardpoint_onnxruntime import plugins, providers
+from hardpoint_onnxruntime.options import HELP, VARIANTS
 from hardpoint_onnxruntime.origin import ORIGIN, PROVIDER, in_words
 
 
@@ -16,8 +16,9 @@ def hardpoint_backend_info() -> BackendInfo:
     return BackendInfo(
         requires_api=(1, 0),
         summary="ONNX Runtime, on the execution providers of the installed wheel",
-        precisions=("fp32",),
+        precisions=("fp32", "fp16", "int8", "int8w", "int4w"),
         options=HELP,
+        variants=VARIANTS,
         strided_inputs=False,
         cpu_kernels=False,
         unverified="only the CPU's execution provider was ever run; the others follow their "
@@ -38,13 +39,16 @@ def hardpoint_backend_probe(request: ProbeRequest) -> Probe:
         import onnxruntime
 
         available = list(onnxruntime.get_available_providers())
-        plugins = list(onnxruntime.get_ep_devices())
+        failed = plugins.register()
+        registered = plugins.found()
     except Exception as error:
         return Probe.unavailable(
             f"ONNX Runtime is installed and cannot be imported: {in_words(error, 300)}",
             remedy="reinstall one of its wheels; two of them overwrite each other's files",
         )
-    return Probe.ready(*providers.devices(available, plugins), notes=providers.notes(available))
+    return Probe.ready(
+        *providers.devices(available, registered), notes=(*providers.notes(available), *failed)
+    )
 
 
 @hookimpl

@@ -5,7 +5,6 @@ What is not the CPU was never run by us: each is written after its documentation
 
 from __future__ import annotations
 
-import glob
 import importlib.util
 import os
 import sys
@@ -46,9 +45,9 @@ class Provider:
 
 
 def _nvidia() -> int:
-    return len(glob.glob("/dev/nvidia[0-9]*")) or int(
-        sys.platform == "win32" and Path(os.environ.get("SYSTEMROOT", ""), "System32/nvcuda.dll").exists()
-    )
+    if sys.platform == "win32":
+        return int(Path(os.environ.get("SYSTEMROOT", ""), "System32", "nvcuda.dll").exists())
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _amd() -> int:
@@ -62,7 +61,9 @@ def _on(platform: str) -> Callable[[], int]:
 _GPU = "onnxruntime-gpu"
 KNOWN: tuple[Provider, ...] = (
     Provider(CPU, "CPU", "onnxruntime"),
-    Provider("CUDAExecutionProvider", "CUDA", _GPU, {"use_tf32": "0"}, _nvidia, "cuda", "device_id"),
+    Provider(
+        "CUDAExecutionProvider", "CUDA", _GPU, {"use_tf32": "0"}, _nvidia, "cuda", "device_id",
+    ),
     Provider(
         "TensorrtExecutionProvider", "TensorRT", _GPU,
         {"trt_fp16_enable": "0", "trt_int8_enable": "0"}, _nvidia, "cuda", "device_id",
@@ -80,11 +81,16 @@ KNOWN: tuple[Provider, ...] = (
         "CoreMLExecutionProvider", "CoreML", "onnxruntime",
         {"ModelFormat": "MLProgram", "MLComputeUnits": "CPUAndGPU"}, _on("darwin"),
     ),
-    Provider("DmlExecutionProvider", "DirectML", "onnxruntime-directml", {}, _on("win32"), "cpu", "device_id"),
+    Provider(
+        "DmlExecutionProvider", "DirectML", "onnxruntime-directml", {}, _on("win32"),
+        "cpu", "device_id",
+    ),
     Provider(
         "QNNExecutionProvider", "QNN", "onnxruntime-qnn", {"enable_htp_fp16_precision": "0"},
     ),
-    Provider("OpenVINOExecutionProvider", "OpenVINO", "onnxruntime-openvino", {"precision": "FP32"}),
+    Provider(
+        "OpenVINOExecutionProvider", "OpenVINO", "onnxruntime-openvino", {"precision": "FP32"},
+    ),
     Provider("DnnlExecutionProvider", "DNNL", "onnxruntime"),
     Provider("WebGpuExecutionProvider", "WebGPU", "onnxruntime-webgpu"),
     Provider("CANNExecutionProvider", "CANN", "onnxruntime-cann", {}, _ANY, "cpu", "device_id"),
@@ -108,32 +114,31 @@ def torch_has(kind: str) -> bool:
     told = Path(spec.origin).with_name("version.py")
     if not told.is_file():
         return False
-    names = ("cuda", "hip")
     lines = [line.replace(" ", "") for line in told.read_text(encoding="utf-8").splitlines()]
-    return any(
-        line.partition(":")[0] in names and not line.endswith("=None") for line in lines if ":" in line
-    )
+    built = [line for line in lines if line.partition(":")[0] in ("cuda", "hip")]
+    return any(not line.endswith("=None") for line in built)
 
 
-def devices(available: list[str], plugins: list[Any]) -> tuple[Device, ...]:
-    """The devices of the providers that are compiled in, the CPU first.
+def devices(available: list[str], registered: list[Any]) -> tuple[Device, ...]:
+    """The devices of the providers that are here, the CPU first.
 
-    :param available: ``onnxruntime.get_available_providers()``.
-    :param plugins: ``onnxruntime.get_ep_devices()``: of providers that were registered by hand.
+    :param available: ``onnxruntime.get_available_providers()``: what the wheel has.
+    :param registered: ``onnxruntime.get_ep_devices()``: of plugin providers, too.
     """
     found: list[Device] = []
     for provider in KNOWN:
         if provider.name in available:
             found += [_device(provider, i) for i in range(provider.count())]
-    named = {p.name for p in KNOWN} | NEVER
-    for i, plugin in enumerate(plugins):
-        if plugin.ep_name not in named:
-            properties = {
-                "provider": plugin.ep_name, "plugin": i, "vendor": str(plugin.ep_vendor),
-                "verified": False,
-            }  # fmt: skip
-            name = f"{plugin.ep_name} on {plugin.device.vendor or 'a device'} ({UNVERIFIED})"
-            found.append(Device(f"{_word(plugin.ep_name)}.{i}", name, properties=properties))
+    taken: dict[str, int] = {}
+    for other in registered:
+        name = other.ep_name
+        if name in available or name in NEVER:
+            continue  # not a plugin's: its devices are above
+        index = taken[name] = taken.get(name, -1) + 1
+        kind = str(other.device.type).rpartition(".")[2]
+        properties = {"provider": name, "plugin": True, "index": index, "verified": False}
+        label = f"{name} on {kind} {other.device.vendor} ({UNVERIFIED})"
+        found.append(Device(f"{_word(name)}.{index}", label, properties=properties))
     return tuple(found)
 
 
@@ -161,6 +166,18 @@ def _cpu_name() -> str:
     import platform
 
     return platform.processor() or platform.machine() or "CPU"
+
+
+def has_vnni() -> bool:
+    """Whether the processor adds products of bytes without saturating; where not known, not.
+
+    Without it, eight-bit weights would overflow 16 bits on x86, and seven bits are used.
+    """
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return False
+    words = set(path.read_text(encoding="utf-8", errors="replace").split())
+    return bool(words & {"avx512_vnni", "avx_vnni", "asimddp"})
 
 
 def provider_of(device: Device) -> tuple[str, dict[str, str]]:

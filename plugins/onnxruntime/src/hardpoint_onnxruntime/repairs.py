@@ -2,8 +2,8 @@
 
 Its MaxPool and LSTM give plausible numbers for windows and sequences that hold a NaN; its TopK,
 ArgMax and ArgMin do not count a NaN as the greatest (or least), as PyTorch does; and the exporter's
-attention gives 0 for it. What is added costs
-little: the average of a window is NaN where the window holds one, and so on.
+attention gives 0 for it. What is added costs little: the average of a window is NaN where the
+window holds one, and so on.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def _replace(graph: Any, old: Any, new: Any, uses: Sequence[Any]) -> None:
             graph.outputs[i] = new
 
 
-def _after(
-    graph: Any, node: Any, value: Any, write: _Writer, marked: Callable[[], Any]
-) -> None:
+def _after(graph: Any, node: Any, value: Any, write: _Writer, marked: Callable[[], Any]) -> None:
     """``value``, but NaN where ``marked`` says so, for all that used it."""
     uses = tuple(value.uses())
     new = write.op("Where", marked(), write.number(float("nan")), value, like=value)
@@ -87,10 +85,11 @@ def _after(
 
 
 def _max_pool(graph: Any, node: Any, opset: int) -> None:
-    """The average of a window is NaN where the window holds one (or infinities of both signs)."""
+    """The average of a window is NaN where the window holds one; without the infinities, only so."""
     attributes = dict(node.attributes)
     dilated = "dilations" in attributes and any(d != 1 for d in attributes["dilations"].value)
-    if (dilated and opset < _DILATED_AVERAGES) or len(node.outputs) > 1 and node.outputs[1].uses():
+    places = len(node.outputs) > 1 and node.outputs[1].uses()
+    if places or (dilated and opset < _DILATED_AVERAGES):
         return
     taken = ["kernel_shape", "pads", "strides", "ceil_mode", *(["dilations"] if dilated else [])]
     kept = {name: attributes[name].value for name in taken if name in attributes}
@@ -98,7 +97,9 @@ def _max_pool(graph: Any, node: Any, opset: int) -> None:
     value = node.outputs[0]
 
     def marked() -> Any:
-        mean = write.op("AveragePool", node.inputs[0], like=value, count_include_pad=0, **kept)
+        least, most = write.number(-1), write.number(1)
+        small = write.op("Clip", node.inputs[0], least, most, like=node.inputs[0])
+        mean = write.op("AveragePool", small, like=value, count_include_pad=0, **kept)
         return write.op("IsNaN", mean)
 
     _after(graph, node, value, write, marked)
@@ -130,7 +131,8 @@ def _recurrent(graph: Any, node: Any, opset: int) -> None:
 
     def positive(write: _Writer, value: Any, axis: int) -> Any:
         zero = write.constant(np.array(0, dtype=np.float32))
-        return write.op("Unsqueeze", write.op("Greater", value, zero), write.constant(np.array([axis])))
+        greater = write.op("Greater", value, zero)
+        return write.op("Unsqueeze", greater, write.constant(np.array([axis])))
 
     def in_steps(write: _Writer) -> Any:  # [steps, directions, batch, 1]
         first, second = write.constant(np.array(0)), write.constant(np.array([1]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hardpoint import Device
+from hardpoint_onnxruntime import plugins
 from hardpoint_onnxruntime.options import Options
+from hardpoint_onnxruntime.providers import CPU, provider_of
 
-CPU = "CPUExecutionProvider"
 _ERROR = 3  # ONNX Runtime's severity: its warnings are about graphs that work
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
@@ -23,8 +24,6 @@ def runtime() -> Any:
     """The module ``onnxruntime``, whichever distribution it comes from."""
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(_ERROR)
-    onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 
@@ -52,24 +51,35 @@ def session_options(options: Options, threads: int, provider: str) -> Any:
     return made
 
 
-def open_session(
-    model: bytes,
-    settings: Any,
-    providers: Sequence[tuple[str, Mapping[str, str]]],
-) -> Any:
-    """A session on exactly these providers.
+def open_session(model: bytes, settings: Any, device: Device) -> Any:
+    """A session on the provider of ``device``, and on no other behind its back.
 
-    :param providers: in order, each with its options; the CPU's is added by ONNX Runtime itself.
-    :raises RuntimeError: the first one did not start, and ONNX Runtime fell back to another.
+    :raises RuntimeError: the provider did not start, and ONNX Runtime fell back to another.
     """
-    ort = runtime()
-    session = ort.InferenceSession(model, settings, providers=[(n, dict(o)) for n, o in providers])
+    name, options = provider_of(device)
+    if "plugin" in device.properties:
+        settings.add_provider_for_devices([_plugin(device)], options)
+        session = runtime().InferenceSession(model, settings)
+    else:
+        session = _on(model, settings, name, options)
     # It prints "EP Error" and starts again on the CPU: that is not what was asked for.
     session.disable_fallback()
     got = session.get_providers()
-    wanted = providers[0][0]
-    if not got or got[0] != wanted:
+    if not got or got[0] != name:
         raise RuntimeError(
-            f"{wanted} did not start; ONNX Runtime fell back to {', '.join(got) or 'nothing'}"
+            f"{name} did not start; ONNX Runtime fell back to {', '.join(got) or 'nothing'}"
         )
     return session
+
+
+def _on(model: bytes, settings: Any, name: str, options: dict[str, str]) -> Any:
+    ort = runtime()
+    if name not in ort.get_available_providers():  # else it would warn, and use the CPU
+        raise RuntimeError(f"{name} is not in the installed wheel of ONNX Runtime")
+    return ort.InferenceSession(model, settings, providers=[(name, options)])
+
+
+def _plugin(device: Device) -> Any:
+    """ONNX Runtime's own object for a device of a plugin provider."""
+    own = [d for d in plugins.found() if d.ep_name == device.properties["provider"]]
+    return own[int(str(device.properties["index"]))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from torch.utils._pytree import tree_leaves
 from hardpoint import Support
 from hardpoint.planning import compute_nodes
 from hardpoint_onnxruntime.measure import Open, verdict
-from hardpoint_onnxruntime.origin import in_words
 from hardpoint_onnxruntime.refuse import refusal
 from hardpoint_onnxruntime.trial import Piece, cut, decomposed
 
@@ -150,7 +149,7 @@ def held_weights(program: ExportedProgram) -> dict[Node, torch.Tensor]:
             continue
         name = str(specs[node.name].target)
         tensor = program.state_dict.get(name, program.constants.get(name))
-        real = isinstance(tensor, torch.Tensor) and type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        if real and tensor.device.type == "cpu":
+        real = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        if isinstance(tensor, torch.Tensor) and real and tensor.device.type == "cpu":
             found[node] = tensor.detach()
     return found

@@ -67,9 +67,7 @@ def ordinary(values: Sequence[torch.Tensor], kind: int) -> Iterator[torch.Tensor
             yield _integers(kind, shape, value.dtype)
 
 
-def special(
-    values: Sequence[torch.Tensor], numbers: Sequence[float]
-) -> list[torch.Tensor] | None:
+def special(values: Sequence[torch.Tensor], numbers: Sequence[float]) -> list[torch.Tensor] | None:
     """``values`` with ``numbers`` here and there; ``None`` where there are no floats."""
     changed, found = [], False
     for value in values:
