@@ -18,7 +18,7 @@ from hardpoint import ArtifactError, CompileOptions
 @pytest.fixture(scope="module")
 def made(backend, cpu):
     torch.manual_seed(0)
-    layer = torch.nn.Linear(64, 64)
+    layer = torch.nn.Linear(64, 64).eval()
     return layer, backend.compile(shared.exported(layer, torch.randn(2, 64)), cpu, CompileOptions())
 
 

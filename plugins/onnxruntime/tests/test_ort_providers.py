@@ -175,6 +175,6 @@ def test_there_is_no_configuration(registry):
 
 
 def test_a_device_that_is_not_here_is_named(registry):
-    program = hp.capture(torch.nn.ReLU(), (torch.randn(2),), registry=registry)
+    program = hp.capture(torch.nn.ReLU().eval(), (torch.randn(2),), registry=registry)
     with pytest.raises(hp.HardpointError, match=r"target onnxruntime:CUDA\.7"):
         hp.plan(program, targets=["onnxruntime:CUDA.7"], registry=registry)

@@ -24,7 +24,7 @@ def test_state_is_kept_outside_and_counts_on(registry):
             self.count.add_(1)
             return x + self.count
 
-    program = hp.capture(Counter(), (torch.zeros(2),), registry=registry)
+    program = hp.capture(Counter().eval(), (torch.zeros(2),), registry=registry)
     model = hp.compile(
         hp.plan(program, targets=["onnxruntime"], registry=registry), registry=registry
     )
@@ -37,7 +37,7 @@ def test_an_input_that_the_model_changes_is_changed(registry):
             x.add_(1)
             return x * 2
 
-    program = hp.capture(Adds(), (torch.zeros(3),), registry=registry)
+    program = hp.capture(Adds().eval(), (torch.zeros(3),), registry=registry)
     model = hp.compile(
         hp.plan(program, targets=["onnxruntime"], registry=registry), registry=registry
     )
@@ -137,6 +137,10 @@ def test_attention_keeps_a_nan_and_gives_zero_for_rows_that_are_masked_whole(ope
     got = run(q, mask)[0]
     torch.testing.assert_close(got, attend(q, mask))
     assert not got[0, :, 2].any()
+    added = torch.zeros(4, 4).masked_fill(~mask, -INF)
+    again = shared.exported(attend, q, added)
+    assert not reasons(again)
+    torch.testing.assert_close(opened(again)(q, added)[0], attend(q, added))
     q[0, 0, 0, 0] = NAN
     lost = torch.isnan(attend(q, mask)) & ~torch.isnan(run(q, mask)[0])
     assert not lost.any()
@@ -209,7 +213,8 @@ def test_sizes_dtypes_and_ranges_are_checked_before_it_is_called(registry):
             return x * 2
 
     program = hp.capture(
-        Doubles(), (torch.randn(3, 4),), dynamic={"x": {0: hp.Dim("rows", 1, 8)}}, registry=registry
+        Doubles().eval(), (torch.randn(3, 4),),
+        dynamic={"x": {0: torch.export.Dim("rows", min=1, max=8)}}, registry=registry,
     )
     model = hp.compile(
         hp.plan(program, targets=["onnxruntime"], registry=registry), registry=registry

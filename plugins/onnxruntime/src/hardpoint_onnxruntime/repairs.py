@@ -1,8 +1,8 @@
 """Where ONNX Runtime's kernels lose a NaN that PyTorch keeps: the graph is made to keep it.
 
-Its MaxPool and LSTM give plausible numbers for windows and sequences that hold a NaN; its TopK,
-ArgMax and ArgMin do not count a NaN as the greatest (or least), as PyTorch does; and the exporter's
-attention gives 0 for it. What is added costs little: the average of a window is NaN where the
+Its MaxPool and LSTM give plausible numbers for windows and sequences that hold a NaN, its ReduceMax
+now and then too; its TopK, ArgMax and ArgMin do not count a NaN as the greatest (or least), as
+PyTorch does; and the exporter's attention gives 0 for it. What is added costs little: the average of a window is NaN where the
 window holds one, and so on.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 _FLOATS = {
     ir.DataType.FLOAT: np.float32,
@@ -39,13 +40,13 @@ class _Writer:
 
     def __init__(self, node: Any) -> None:
         self.made: list[Any] = []
-        self._stem = node.name or node.outputs[0].name
+        self.stem = node.name or node.outputs[0].name
         self.dtype = node.inputs[0].dtype
         self.numbers = _FLOATS[self.dtype]
 
     def op(self, kind: str, *inputs: Any, like: Any = None, **attributes: Any) -> Any:
         """One node; its result has the type and shape of ``like``, where that is given."""
-        node = ir.node(kind, inputs, attributes or None, name=f"{self._stem}_nan_{len(self.made)}")
+        node = ir.node(kind, inputs, attributes or None, name=f"{self.stem}_nan_{len(self.made)}")
         [result] = node.outputs
         result.name = f"{node.name}_value"
         if like is not None:
@@ -151,7 +152,7 @@ def _recurrent(graph: Any, node: Any, opset: int) -> None:
     for i, output in enumerate(node.outputs):
         if output.uses() or output in graph.outputs:
             write, marked = _Writer(node), (at_the_end if i else in_steps)
-            write._stem += f"_{i}"
+            write.stem += f"_{i}"
             _after(graph, node, output, write, lambda m=marked, w=write: m(w))  # type: ignore[misc]
 
 
@@ -175,7 +176,7 @@ def _ordered(sign: float) -> Callable[[Any, Any, int], None]:
             return
         axis = node.attributes.get("axis")
         after = _Writer(node)
-        after._stem += "_values"
+        after.stem += "_values"
         at = axis.value if axis is not None else -1
         new = after.op("GatherElements", value, indices, like=values, axis=at)
         graph.insert_after(node, after.made)
@@ -184,26 +185,53 @@ def _ordered(sign: float) -> Callable[[Any, Any, int], None]:
     return change
 
 
-def _masked_softmax(graph: Any, node: Any, opset: int) -> None:
-    """The exporter gives 0 for rows that are masked whole by looking for NaN: look for the mask."""
-    softmax = node.outputs[0]
-    users = [user for user, _ in softmax.uses()]
-    tests = [user for user in users if user.op_type == "IsNaN"]
-    wheres = [u for test in tests for u, index in test.outputs[0].uses() if index == 0]
-    wheres = [w for w in wheres if w.op_type == "Where" and w.inputs[2] is softmax]
-    if not wheres:
+def _extreme(graph: Any, node: Any, opset: int) -> None:
+    """ReduceMax and ReduceMin see a NaN in some places only; a mean sees all."""
+    write, value = _Writer(node), node.outputs[0]
+    kept = {name: attribute.value for name, attribute in node.attributes.items()}
+
+    def marked() -> Any:
+        small = write.op("Clip", node.inputs[0], write.number(-1), write.number(1))
+        return write.op("IsNaN", write.op("ReduceMean", small, *node.inputs[1:], **kept))
+
+    _after(graph, node, value, write, marked)
+
+
+def _attention(graph: Any, node: Any, opset: int) -> None:
+    """A row that is masked whole gives 0, as in PyTorch, and a NaN in any other row stays.
+
+    The exporter masks by the least float32, so that such a row becomes a mean, and then gives 0
+    wherever it finds a NaN.
+    """
+    target = getattr(getattr(node.meta.get("node"), "target", None), "overloadpacket", None)
+    added = node.inputs[0].producer()
+    if target is not torch.ops.aten.scaled_dot_product_attention or added is None:
         return
-    axis = node.attributes.get("axis")
-    write = _Writer(node)
-    at = write.constant(np.array([axis.value if axis is not None else -1]))
-    greatest = write.op("ReduceMax", node.inputs[0], at, keepdims=1)
-    masked = write.op("Equal", greatest, write.number(-float("inf")))
+    softmax = node.outputs[0]
+    for user, index in tuple(softmax.uses()):
+        if user.op_type == "Where" and index == 2:
+            for matmul, place in tuple(user.outputs[0].uses()):
+                matmul.replace_input_with(place, softmax)
+    if added.op_type != "Add":
+        return
+    bias, write = added.inputs[1], _Writer(node)
+    least = write.number(-float("inf"))
+    made_of = bias.producer()
+    if made_of is not None and made_of.op_type == "Where":
+        graph.insert_before(made_of, write.made)
+        made_of.replace_input_with(2, least)
+        write.made = []
+        write.stem += "_rows"
+    last = write.constant(np.array([-1]))
+    none = write.op("Equal", write.op("ReduceMax", bias, last, keepdims=1), least)
+    total = write.op("ReduceSum", node.inputs[0], last, keepdims=1)
+    known = write.op("Not", write.op("IsNaN", total))
+    dead = write.op("And", none, known)
+    uses = [(u, i) for u, i in softmax.uses() if u.op_type == "MatMul"]
+    # Of the weights and not of the result: 0 times a NaN among the values is NaN.
+    new = write.op("Where", dead, write.number(0.0), softmax, like=softmax)
     graph.insert_after(node, write.made)
-    for where in wheres:
-        where.replace_input_with(0, masked)
-    for test in tests:
-        if not test.outputs[0].uses() and test.outputs[0] not in graph.outputs:
-            graph.remove(test, safe=True)
+    _replace(graph, softmax, new, uses)
 
 
 _REPAIRS: Mapping[str, Callable[[Any, Any, int], None]] = {
@@ -211,7 +239,9 @@ _REPAIRS: Mapping[str, Callable[[Any, Any, int], None]] = {
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
-    "Softmax": _masked_softmax,
+    "ReduceMax": _extreme,
+    "ReduceMin": _extreme,
+    "Softmax": _attention,
     "TopK": _ordered(1.0),
     "ArgMax": _ordered(1.0),
     "ArgMin": _ordered(-1.0),
