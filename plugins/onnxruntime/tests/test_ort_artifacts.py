@@ -77,6 +77,36 @@ def test_threads_and_levels_are_the_callers(backend, cpu):
     assert run(-torch.ones(3))[0].tolist() == [0, 0, 0]
 
 
+GREEDY = """
+import resource, sys
+import torch
+import hardpoint as hp
+model = hp.load(sys.argv[1])
+model(torch.ones(2, 64))
+x = torch.ones(1 << 21, 64)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), resource.RLIM_INFINITY))
+try:
+    model(x)
+except hp.HardpointError as error:
+    print(type(error).__name__, error.provider)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_memory_that_runs_out_is_a_fault_that_a_fallback_can_act_on(made, registry, tmp_path):
+    program = hp.capture(
+        made[0], (torch.randn(2, 64),), dynamic={"input": {0: "rows"}}, registry=registry
+    )
+    plan = hp.plan(program, targets=["onnxruntime"], registry=registry)
+    hp.compile(plan, registry=registry).save(tmp_path / "layer.pt2")
+    done = subprocess.run(
+        [sys.executable, "-c", GREEDY, tmp_path / "layer.pt2"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout == "OutOfMemory backend:onnxruntime\n", done.stderr
+
+
 COLD = """
 import sys, time
 import torch

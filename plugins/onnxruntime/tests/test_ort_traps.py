@@ -213,8 +213,10 @@ def test_sizes_dtypes_and_ranges_are_checked_before_it_is_called(registry):
             return x * 2
 
     program = hp.capture(
-        Doubles().eval(), (torch.randn(3, 4),),
-        dynamic={"x": {0: torch.export.Dim("rows", min=1, max=8)}}, registry=registry,
+        Doubles().eval(),
+        (torch.randn(3, 4),),
+        dynamic={"x": {0: torch.export.Dim("rows", min=1, max=8)}},
+        registry=registry,
     )
     model = hp.compile(
         hp.plan(program, targets=["onnxruntime"], registry=registry), registry=registry

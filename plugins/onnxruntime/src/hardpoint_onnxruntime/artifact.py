@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hardpoint import Artifact, Device
-from hardpoint_onnxruntime.executable import ELEMENTS, OrtExecutable, Port, to_ort
+from hardpoint_onnxruntime.executable import ELEMENTS, ONNX_TYPES, OrtExecutable, Port, to_ort
 from hardpoint_onnxruntime.export import Model
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import artifact_error, in_words
@@ -157,20 +157,10 @@ def _compare(session: Any, inputs: list[Port], outputs: list[Port]) -> None:
         ("gives", outputs, session.get_outputs()),
     ):
         told = [(p.name, ELEMENTS[p.dtype]) for p in ports]
-        got = [(f.name, _ONNX_TYPES.get(f.type)) for f in found]
+        got = [(f.name, ONNX_TYPES.get(f.type)) for f in found]
         if told != got:
             raise artifact_error(
                 "the model and the artifact's metadata do not belong together",
                 cause=f"the model {what} {got}, the metadata say {told}",
                 remedy=_AGAIN,
             )
-
-
-_ONNX_TYPES = {
-    f"tensor({name})": ELEMENTS[dtype]
-    for name, dtype in {
-        "float": torch.float32, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16,
-        "int32": torch.int32, "int64": torch.int64, "bool": torch.bool, "float16": torch.float16,
-        "double": torch.float64, "bfloat16": torch.bfloat16,
-    }.items()
-}  # fmt: skip

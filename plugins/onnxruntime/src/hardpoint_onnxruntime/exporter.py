@@ -71,7 +71,7 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
 
     # As the exporter does: sizes 0 and 1 of dynamic dimensions are no special cases.
     with quiet(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        made = program.run_decompositions(_table())
+        made: ExportedProgram = program.run_decompositions(_table())
         _fx_passes.insert_type_promotion_nodes(made.graph_module)
         _fx_passes.remove_assertion_nodes(made.graph_module)
     return made

@@ -10,7 +10,7 @@ from hardpoint import CompileOptions, Device
 from hardpoint_onnxruntime.export import Model, export, split
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import compile_error
-from hardpoint_onnxruntime.session import CPU
+from hardpoint_onnxruntime.providers import CPU
 
 BITS = {"int8w": 8, "int4w": 4}
 # Options that change something in these precisions only.

@@ -58,6 +58,9 @@ def verdict(trial: Trial, held: Held, open_model: Open) -> str | None:
     except Exception as error:
         return f"ONNX Runtime does not take it ({_first(error)})"
     piece = trial.piece
+    wrong = _other_types(session, piece.results)
+    if wrong:
+        return f"PyTorch's ONNX exporter makes {wrong}"
     if values.too_large(piece.sources, piece.results):
         return None
     module = GraphModule(torch.nn.Module(), piece.graph)
@@ -79,13 +82,24 @@ def verdict(trial: Trial, held: Held, open_model: Open) -> str | None:
         if changed is None or (what == "with infinities" and target in _INFINITY_IS_NAN):
             continue
         again = _merged(piece.sources, held, inputs, changed)
-        expected = _run(module, again)
-        if expected is None:
+        right = _run(module, again)
+        if right is None:
             continue
-        wrong = _differs(session, trial, again, expected, target in _MAY_MAKE_NAN)
+        wrong = _differs(session, trial, again, right, target in _MAY_MAKE_NAN)
         if wrong:
             return f"ONNX Runtime gives other results than PyTorch {what}: {wrong}"
     return None
+
+
+def _other_types(session: Any, results: Sequence[Node]) -> str:
+    """How the model's results are of other types than the node's, or ``""``."""
+    from hardpoint_onnxruntime.executable import ELEMENTS, ONNX_TYPES
+
+    for port, node in zip(session.get_outputs(), results, strict=True):
+        dtype = node.meta["val"].dtype
+        if ONNX_TYPES.get(port.type) != ELEMENTS[dtype]:
+            return f"a {port.type} of it, not a {str(dtype).removeprefix('torch.')}"
+    return ""
 
 
 def _first(error: Exception) -> str:
@@ -178,7 +192,7 @@ def run_with_copies(session: Any, feeds: Mapping[str, torch.Tensor]) -> list[tor
 
     given = {name: to_ort(tensor.contiguous()) for name, tensor in feeds.items()}
     names = [port.name for port in session.get_outputs()]
-    return [from_ort(value) for value in session.run_with_ort_values(names, given)]
+    return [from_ort(value._ortvalue) for value in session.run_with_ort_values(names, given)]
 
 
 def _apart(got: torch.Tensor, want: torch.Tensor) -> str:

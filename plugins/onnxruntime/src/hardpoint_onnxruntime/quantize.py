@@ -19,8 +19,8 @@ import torch
 from hardpoint_onnxruntime import constants
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import compile_error, in_words
-from hardpoint_onnxruntime.providers import has_vnni
-from hardpoint_onnxruntime.session import CPU, runtime
+from hardpoint_onnxruntime.providers import CPU, has_vnni
+from hardpoint_onnxruntime.session import runtime
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level

@@ -2,8 +2,8 @@
 
 Its MaxPool and LSTM give plausible numbers for windows and sequences that hold a NaN, its ReduceMax
 now and then too; its TopK, ArgMax and ArgMin do not count a NaN as the greatest (or least), as
-PyTorch does; and the exporter's attention gives 0 for it. What is added costs little: the average of a window is NaN where the
-window holds one, and so on.
+PyTorch does; and the exporter's attention gives 0 for it. What is added costs little: the average
+of a window is NaN where the window holds one, and so on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-_FLOATS = {
+_FLOATS: Mapping[Any, Any] = {
     ir.DataType.FLOAT: np.float32,
     ir.DataType.DOUBLE: np.float64,
     ir.DataType.FLOAT16: np.float16,
@@ -86,7 +86,7 @@ def _after(graph: Any, node: Any, value: Any, write: _Writer, marked: Callable[[
 
 
 def _max_pool(graph: Any, node: Any, opset: int) -> None:
-    """The average of a window is NaN where the window holds one; without the infinities, only so."""
+    """The average of a window is NaN where it holds one; and only there, without infinities."""
     attributes = dict(node.attributes)
     dilated = "dilations" in attributes and any(d != 1 for d in attributes["dilations"].value)
     places = len(node.outputs) > 1 and node.outputs[1].uses()

@@ -100,15 +100,20 @@ class Judge:
                 for size in leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,):
                     if hasattr(size, "node") and hasattr(size.node, "expr"):
                         symbols.update(size.node.expr.free_symbols)
-            held = weights.get(used)
-            exact = held is not None and not held.is_floating_point() and held.numel() < 2**16
-            return _Told(_described(value), str(held.tolist()) if exact else held is not None)
+            return _Told(_described(value), _known(weights.get(used)))
 
-        arguments = map_arg((node.args, dict(node.kwargs)), told)
-        used = sorted({int(u.args[1]) for u in node.users if len(u.args) > 1 and _picks(u)})
+        arguments = map_arg((node.args, dict(node.kwargs)), told)  # type: ignore[arg-type]
+        used = sorted({str(u.args[1]) for u in node.users if len(u.args) > 1 and _picks(u)})
         told(node)
         ranges = sorted((str(s), str(program.range_constraints.get(s))) for s in symbols)
         return (str(node.target), repr(arguments), tuple(used), tuple(ranges))
+
+
+def _known(weight: torch.Tensor | None) -> str:
+    """What of a weight makes a trial another: small integers, which may be places, are exact."""
+    if weight is None or weight.is_floating_point() or weight.numel() >= 2**16:
+        return str(weight is not None)
+    return str(weight.tolist())
 
 
 class _Told:

@@ -155,7 +155,7 @@ def decomposed(
     results = made_program.graph.output_node().args[0]
     owners = _owners(pieces, made_program)
     for piece, span in zip(pieces, spans, strict=True):
-        ends = results[span]  # type: ignore[index]
+        ends = results[span]
         if not all(isinstance(end, Node) for end in ends):
             failed(piece, "its result is no tensor that is computed")
             continue
