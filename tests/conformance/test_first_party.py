@@ -14,6 +14,7 @@ from hardpoint.testing.check import LEVELS
 ROOT = Path(__file__).parents[2]
 FIRST_PARTY = {
     "backend:cpu": "plugins/cpu",
+    "backend:onnxruntime": "plugins/onnxruntime",
     "backend:cuda": "plugins/cuda",
     "backend:metal": "plugins/metal",
     "backend:rocm": "plugins/rocm",
