@@ -14,10 +14,12 @@ __version__ = "0.1.0"
 # Where each public name lives. The static block below says the same to type checkers; a test
 # holds the two together.
 _WHERE = {
-    "hardpoint.api": "capture compile default_registry init_process_group load plan",
+    "hardpoint.api": "bench capture compile default_registry init_process_group load plan",
     "hardpoint.api_weights": (
         "from_pretrained load_weights open_weights save_in_background save_weights"
     ),
+    "hardpoint.benching.benchmark": "Benchmark",
+    "hardpoint.benching.row": "BenchRow",
     "hardpoint.choosing.budget": "Budget",
     "hardpoint.choosing.choice": "Choice",
     "hardpoint.errors": (
@@ -49,6 +51,7 @@ _WHERE = {
 
 if TYPE_CHECKING:
     from hardpoint.api import (
+        bench as bench,
         capture as capture,
         compile as compile,
         default_registry as default_registry,
@@ -62,6 +65,12 @@ if TYPE_CHECKING:
         open_weights as open_weights,
         save_in_background as save_in_background,
         save_weights as save_weights,
+    )
+    from hardpoint.benching.benchmark import (
+        Benchmark as Benchmark,
+    )
+    from hardpoint.benching.row import (
+        BenchRow as BenchRow,
     )
     from hardpoint.choosing.budget import (
         Budget as Budget,

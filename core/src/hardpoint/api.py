@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from torch._C._distributed_c10d import Store
 
+    from hardpoint.benching.bench import Watch
+    from hardpoint.benching.benchmark import Benchmark
     from hardpoint.choosing.budget import Budget
     from hardpoint.compiler.request import Options, Progress
     from hardpoint.interfaces.backend import Precision
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from hardpoint.runtime.model import CompiledModel
 
 __all__ = [
-    "capture", "compile", "default_registry", "init_process_group", "load", "plan",
+    "bench", "capture", "compile", "default_registry", "init_process_group", "load", "plan",
 ]  # fmt: skip
 
 
@@ -142,6 +144,65 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
         fallback=fallback,
         progress=progress,
     )
+
+
+def bench(
+    program: Program,
+    *,
+    targets: Targets = "auto",
+    precisions: Sequence[Precision] | None = None,
+    variants: Sequence[str] | None = None,
+    options: Options | None = None,
+    batches: Sequence[int] = (),
+    threads: int | None = None,
+    objective: Objective = "latency",
+    max_error: float | None = None,
+    rounds: int = 15,
+    budget: float | None = None,
+    timeout: float = 600.0,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+    registry: Registry | None = None,
+) -> Benchmark:
+    """Compare all ways to run ``program`` as a whole on this machine; ``print`` shows the table.
+
+    Each candidate (target x precision x variant) is compiled and run in child processes of its own,
+    compared with eager PyTorch on the example inputs, and timed in turn with the others. One that
+    fails, crashes or hangs is a row with the reason.
+
+    :param targets: ``"auto"`` is every device of every available backend.
+    :param precisions: that count; ``None``: all that each backend declares.
+    :param variants: words of :attr:`BackendInfo.variants`, and ``"default"`` for a backend's
+        defaults; ``None``: all.
+    :param options: backend -> options that each of its candidates has.
+    :param batches: samples in a call; the program's batch must be dynamic. Empty: as the examples.
+    :param threads: that each process computes with; ``None``: as many as PyTorch does here.
+    :param objective: what the rows are sorted by; ``"throughput"`` calls from a thread a core.
+    :param max_error: what is beyond is a failure. ``None``: it is timed, and marked where it is
+        beyond what is usual for its precision.
+    :param rounds: of timing, 60 ms each. :param budget: seconds in all; then nothing more is built.
+    :param timeout: seconds to compile one candidate.
+    :param progress: called as :func:`compile` does. :param watch: called with all rows, in order,
+        whenever one changed.
+    :raises PlanError: nothing runs the whole program. :raises InputError: not at that batch.
+    :raises ProviderError: a target that was named is not there or does not load.
+    """
+    from hardpoint.benching.bench import run_bench
+    from hardpoint.benching.request import Request
+    from hardpoint.measuring.limits import Limits
+    from hardpoint.measuring.session import Session
+
+    given: Any = [targets] if isinstance(targets, str) else targets
+    request = Request(
+        targets=None if targets == "auto" else given, precisions=precisions, variants=variants,
+        options=options or {}, batches=tuple(batches), objective=objective, max_error=max_error,
+        rounds=rounds, budget=budget,
+    )  # fmt: skip
+    with Session(
+        program, registry or default_registry(), limits=Limits(build_seconds=timeout),
+        threads=threads, objective=objective, fresh=True,
+    ) as session:  # fmt: skip
+        return run_bench(session, request, watch=watch, progress=progress)
 
 
 def load(

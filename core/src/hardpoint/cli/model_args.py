@@ -1,9 +1,9 @@
-"""What ``plan`` and ``compile`` share: naming a model, its targets, and which sizes may change."""
+"""What ``plan``, ``compile`` and ``bench`` share: naming a model, targets, sizes that change."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -127,7 +127,15 @@ class _Targets(TargetType):
 
 def model_args(command: F) -> F:
     """Add MODEL and the shared options; the command gets them as ``wanted: ModelArgs``."""
+    return _with_args(command, _OPTIONS)
 
+
+def whole_model_args(command: F) -> F:
+    """The same for commands that cut no model: without ``--partitioner``."""
+    return _with_args(command, [o for o in _OPTIONS if o is not _PARTITIONER])
+
+
+def _with_args(command: F, options: Sequence[Callable[[Any], Any]]) -> F:
     def with_args(**values: Any) -> object:
         named, listed = values.pop("target"), values.pop("targets")
         if named and listed is not None:
@@ -139,7 +147,7 @@ def model_args(command: F) -> F:
             model=values.pop("model"),
             targets=named or listed or (),
             objective=values.pop("objective"),
-            partitioner=values.pop("partitioner"),
+            partitioner=values.pop("partitioner", ""),
             dynamic=parse_dynamic(values.pop("dynamic")),
             decided=bool(named or listed) or source is not ParameterSource.DEFAULT,
         )
@@ -149,13 +157,20 @@ def model_args(command: F) -> F:
     with_args.__name__ = command.__name__
     # An option stands above those that were added before it.
     made: Any = with_args
-    for decorate in reversed(_OPTIONS):
+    for decorate in reversed(options):
         made = decorate(made)
     made.__click_params__ = getattr(command, "__click_params__", []) + made.__click_params__
     return made  # type: ignore[no-any-return]
 
 
-_OPTIONS = (
+_PARTITIONER = click.option(
+    "--partitioner",
+    type=PartitionerType(),
+    default="capability",
+    show_default=True,
+    help="Who decides which operation runs where.",
+)
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model"),
     click.option(
         "-t",
@@ -176,13 +191,7 @@ _OPTIONS = (
         show_default=True,
         help="What to optimise for.",
     ),
-    click.option(
-        "--partitioner",
-        type=PartitionerType(),
-        default="capability",
-        show_default=True,
-        help="Who decides which operation runs where.",
-    ),
+    _PARTITIONER,
     click.option(
         "--dynamic",
         multiple=True,
