@@ -22,14 +22,15 @@ def main(answers: int) -> None:
     except HardpointError as error:
         line.say("failed", kind="refused", reason=one_line(error), stage="reading the program")
         return
-    registry, total = rebuild(job["registry"]), len(compute_nodes(program.exported))
+    registry = rebuild(job["registry"])
+    operations = {node.name for node in compute_nodes(program.exported)}
     line.say("ready")
     for command in line.commands():
         line.say("stage", stage=f"asking what {command['target']} supports")
-        line.say("covered", **_cover(program, total, command["target"], registry))
+        line.say("covered", **_cover(program, operations, command["target"], registry))
 
 
-def _cover(program: Any, total: int, target: str, registry: Any) -> dict[str, Any]:
+def _cover(program: Any, operations: set[str], target: str, registry: Any) -> dict[str, Any]:
     from hardpoint.interfaces.kinds import Target
     from hardpoint.measuring.whole import coverage
     from hardpoint.planning.planner import candidate
@@ -38,8 +39,8 @@ def _cover(program: Any, total: int, target: str, registry: Any) -> dict[str, An
         support = candidate(program, Target.parse(target), registry).support
     except HardpointError as error:
         return {"kind": "refused", "reason": one_line(error), "supported": 0}
-    reason = coverage(support, total)
-    return {"kind": "not whole", "reason": reason, "supported": len(support.supported)}
+    reason = coverage(support, operations)
+    return {"kind": "not whole", "reason": reason, "supported": len(support.supported & operations)}
 
 
 def one_line(error: HardpointError) -> str:

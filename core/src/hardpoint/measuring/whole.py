@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch.export import ExportedProgram
 
@@ -32,10 +32,13 @@ class Whole(Partitioner):
         return Assignment({n.name: targets[0].target for n in compute_nodes(program)})
 
 
-def coverage(support: Support, total: int) -> str:
-    """``""`` where all ``total`` operations are supported, else how many, and the first reason."""
-    if not support.unsupported:
+def coverage(support: Support, operations: Collection[str]) -> str:
+    """``""`` where all ``operations`` are supported, else how many, and the commonest reason.
+
+    :param operations: names of the compute nodes; a backend may answer about others, too.
+    """
+    reasons = Counter(support.unsupported[n] for n in operations if n in support.unsupported)
+    if not reasons:
         return ""
-    reasons = Counter(support.unsupported.values())
     reason, _ = reasons.most_common(1)[0]
-    return f"covers {total - len(support.unsupported)} of {total} operations: {reason}"
+    return f"covers {len(operations) - reasons.total()} of {len(operations)} operations: {reason}"
