@@ -62,7 +62,7 @@ def _how() -> Markup:
     return el(
         "p",
         "Left is faster, down is nearer to eager PyTorch (largest difference, relative where "
-        "values are above 1). The line is the front: nothing that is within its limit is both. Numbers "
-        "are those of the table; hollow marks are beyond their limit.",
+        "values are above 1). The line is the front: nothing that is within its limit is both. "
+        "Numbers are those of the table; hollow marks are beyond their limit.",
         cls="note",
     )

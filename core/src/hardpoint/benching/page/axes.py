@@ -32,9 +32,11 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values between the ends: by decades where there are many, else 1, 2, 5."""
+        """Round values between the ends: by decades where there are many, else finer ones."""
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        steps = (1,) if last - first > 4 else (1, 2, 5)
+        steps: tuple[float, ...] = (1,) if last - first > 4 else (1, 2, 5)
+        if self.high / self.low < 5:
+            steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
         found = [s * 10.0**e for e in range(first, last + 1) for s in steps]
         inside = [t for t in found if self.low <= t <= self.high]
         every = math.ceil(len(inside) / 12)
