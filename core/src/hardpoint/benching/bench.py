@@ -197,8 +197,8 @@ class _Bench:
         asked = self._request.max_error
         return judge(errors, _FINITE if asked is None else asked)
 
-    def _end(self, candidate: Candidate, **changes: Any) -> None:
-        """One row is enough for what was not run at any batch."""
+    def _end(self, candidate: Candidate, **changes: Any) -> Runner | None:
+        """``None``: there is no runner. One row is enough for what was not run at any batch."""
         first, *others = self._batches
         self._rows[candidate.key, first] = replace(
             self._rows[candidate.key, first], batch=0, **changes
@@ -206,6 +206,7 @@ class _Bench:
         for batch in others:
             del self._rows[candidate.key, batch]
         self._tell()
+        return None
 
     def _put(self, candidate: Candidate, **changes: Any) -> None:
         for batch in self._batches:
