@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -28,11 +29,12 @@ from bench_rows import (
     row,
 )
 from hardpoint.benching.benchmark import benchmark_from_json
-from hardpoint.benching.columns import columns, figure, remark
+from hardpoint.benching.columns import columns, figure, merged, remark
 from hardpoint.benching.csv_file import render
 from hardpoint.benching.front import arrange, front
 from hardpoint.benching.request import Request
 from hardpoint.cli.bench_screen import fitting
+from hardpoint.measuring.results import Failure
 
 
 def labels(rows):
@@ -115,6 +117,20 @@ def test_agreement_is_top_1_where_there_are_logits_else_cosine():
     assert cells["agreement"](EXACT) == "top-1 97.5 %"
     assert cells["agreement"](NAN) == "cosine 0.00000"
     assert cells["max error"](NAN) == "infinite"
+
+
+def test_what_failed_alike_in_several_precisions_is_one_line_for_people():
+    refused = Failure("refused", "compile", "tiled is for int8 only")
+    rows = [
+        hp.BenchRow("npu", p, "tiled", state="failed", failure=refused) for p in ("fp32", "bf16")
+    ]
+    (line,) = merged(rows)
+    assert line.precision == "fp32, bf16"
+    assert merged([EXACT, *rows])[0] == EXACT
+    other = replace(rows[0], variant="wide")
+    assert len(merged([*rows, other])) == 2
+    assert sum("tiled is for int8 only" in text for text in str(benchmark(rows)).splitlines()) == 1
+    assert len(benchmark(rows).to_json()["rows"]) == 2
 
 
 def test_columns_that_say_nothing_are_not_there():

@@ -167,7 +167,11 @@ def hardpoint(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["-t", "cpuu"], 3, "nothing installed provides backend:cpuu provider: backend:cpuu cause: did you mean 'cpu'"),
+        (
+            ["-t", "cpuu"],
+            3,
+            "nothing installed provides backend:cpuu provider: backend:cpuu cause: did you mean 'cpu'",
+        ),
         (["--precisions", "fp32,fp23"], 2, "'fp23'"),
         (["--batch", "1,zero"], 2, "'zero' is no batch size"),
         (["--variants", "fastest-of-all"], 2, "'fastest-of-all'"),

@@ -13,6 +13,10 @@ from hardpoint.benching.columns import agreement, figure
 from hardpoint.benching.row import BenchRow
 
 
+# What auto is asked for; only the first under --quick.
+MAX_ERRORS = (5e-2, 1e-3)
+
+
 @dataclass(frozen=True)
 class Claim:
     """So many times as fast as eager PyTorch in fp32.

@@ -28,9 +28,7 @@ def work(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Wo
     """Counted by PyTorch on one call: products and convolutions, two for a multiply-add."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(*args, **kwargs)
-    return Work(
-        float(counter.get_total_flops()), sum(p.numel() for p in module.parameters())
-    )
+    return Work(float(counter.get_total_flops()), sum(p.numel() for p in module.parameters()))
 
 
 def machine_limits(threads: int) -> dict[str, float]:

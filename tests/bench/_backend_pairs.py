@@ -14,7 +14,10 @@ PAIRS = [
     ("A new bridge connects both islands.", "The isles are linked by a crossing over the sea."),
     ("The compiler reports a type error.", "The program does not build: types do not match."),
     ("Bees returned to the old orchard.", "Pollinating insects are back among the apple trees."),
-    ("The museum opens at ten o'clock.", "Visitors can see the exhibition from ten in the morning."),
+    (
+        "The museum opens at ten o'clock.",
+        "Visitors can see the exhibition from ten in the morning.",
+    ),
     ("He repaired the bicycle's chain.", "The bike's drivetrain was fixed by him."),
     ("The team won the final by two goals.", "They took the cup with a two goal lead."),
     ("Solar panels cover the school's roof.", "The pupils' building makes power from the sun."),

@@ -22,8 +22,12 @@ def plot(name: str, bench: Benchmark, folder: Path | None) -> str:
     best: dict[tuple[str, str], BenchRow] = {}
     for row in bench.rows:
         key = row.target, row.precision
-        if row.timing and not row.failure and (
-            key not in best or row.timing.p50 < best[key].timing.p50  # type: ignore[union-attr]
+        if (
+            row.timing
+            and not row.failure
+            and (
+                key not in best or row.timing.p50 < best[key].timing.p50  # type: ignore[union-attr]
+            )
         ):
             best[key] = row
     rows = sorted(best.values(), key=lambda r: -(r.timing.p50 if r.timing else 0.0))

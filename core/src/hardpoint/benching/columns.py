@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hardpoint.benching.row import BenchRow
 from hardpoint.measuring.results import Errors, Timing
@@ -30,6 +30,23 @@ class Column:
 def columns(rows: Sequence[BenchRow]) -> list[Column]:
     """Those of which some row knows something, and those that every table has."""
     return [c for c in _ALL if c.name not in _OPTIONAL or any(c.cell(r) for r in rows)]
+
+
+def merged(rows: Sequence[BenchRow]) -> list[BenchRow]:
+    """The rows for people: of one target and variant that failed alike, one line for all."""
+    shown: list[BenchRow] = []
+    places: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        key = row.target, row.variant, str(row.failure or row.remark)
+        if row.batch or not row.precision:
+            shown.append(row)
+        elif key in places:
+            at = places[key]
+            shown[at] = replace(shown[at], precision=f"{shown[at].precision}, {row.precision}")
+        else:
+            places[key] = len(shown)
+            shown.append(row)
+    return shown
 
 
 def remark(row: BenchRow) -> str:
@@ -65,6 +82,7 @@ def figure(value: float) -> str:
 
 def as_text(rows: Sequence[BenchRow]) -> list[str]:
     """The table as lines of plain text."""
+    rows = merged(rows)
     shown = columns(rows)
     cells = [[c.name for c in shown], *([c.cell(r) for c in shown] for r in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(shown))]

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from hardpoint.benching.columns import Column, columns
+from hardpoint.benching.columns import Column, columns, merged
 from hardpoint.benching.row import BenchRow
 from hardpoint.cli.output import add_row, console
 from hardpoint.cli.work import stdout_kept
@@ -88,6 +88,7 @@ def bench_table(rows: Sequence[BenchRow], width: int | None) -> Table:
 
     :param width: of the screen; where it is narrow, the least columns are left out.
     """
+    rows = merged(rows)
     shown = fitting(columns(rows), rows, width)
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in shown:
@@ -114,6 +115,7 @@ def fitting(wanted: Sequence[Column], rows: Sequence[BenchRow], width: int | Non
 
 def left_out(rows: Sequence[BenchRow], width: int | None) -> Text | None:
     """Which columns there is no room for."""
+    rows = merged(rows)
     there = columns(rows)
     gone = [c.name for c in there if c not in fitting(there, rows, width)]
     if not gone:

@@ -12,7 +12,7 @@ from hardpoint.numerics import compare
 # A result that the model gives no name is taken for logits where it is the only one, with a row a
 # sample; one that it calls otherwise, such as an embedding, is not.
 _NAME = "logits"
-_UNNAMED = "result0"
+_UNNAMED = ("", "output", "result0")
 
 
 def errors(
@@ -38,4 +38,4 @@ def looks_like_logits(result: torch.Tensor, name: str, *, alone: bool) -> bool:
     """Whether the place of the greatest value along the last dimension is likely an answer."""
     if not result.is_floating_point() or result.dim() < 2 or result.shape[-1] < 2:
         return False
-    return name.rpartition(".")[2] == _NAME or (alone and name == _UNNAMED and result.dim() == 2)
+    return name.rpartition(".")[2] == _NAME or (alone and name in _UNNAMED and result.dim() == 2)

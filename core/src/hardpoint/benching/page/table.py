@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hardpoint.benching.columns import Column, columns
+from hardpoint.benching.columns import Column, columns, merged
 from hardpoint.benching.page.legend import Legend
 from hardpoint.benching.row import BenchRow
 from hardpoint.page.markup import Markup, el, text
@@ -19,10 +19,11 @@ _REASON = 1500
 
 def section(bench: Benchmark, legend: Legend) -> list[Markup]:
     """The table, the notes, the machine."""
-    shown = [c for c in columns(bench.rows) if c.name]
+    rows = merged(bench.rows)
+    shown = [c for c in columns(rows) if c.name]
     heads = [el("th", c.name, scope="col", cls="num" if c.number else None) for c in shown]
     heads.insert(0, el("th", "№", scope="col", cls="num"))
-    body = [_row(row, shown, legend) for row in bench.rows]
+    body = [_row(row, shown, legend) for row in rows]
     whole = el("table", el("thead", el("tr", heads)), el("tbody", body), cls="rows")
     return [
         el("section", el("h2", "Every candidate"),
