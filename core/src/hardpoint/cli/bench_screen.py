@@ -53,7 +53,9 @@ class BenchScreen:
             return self
         # Painted through a descriptor of its own: what else is printed meanwhile goes to stderr.
         stream = self._stack.enter_context(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-        screen = Console(file=stream, highlight=False)
+        # Rich asks the usual descriptors for the width, and stdout is not where it was.
+        width = os.get_terminal_size(stream.fileno()).columns or None
+        screen = Console(file=stream, highlight=False, width=width)
         self._stack.enter_context(stdout_kept())
         self._live = Live(console=screen, auto_refresh=False, transient=True,
                           redirect_stdout=False, redirect_stderr=False)  # fmt: skip
