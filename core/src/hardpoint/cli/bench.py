@@ -133,7 +133,7 @@ def command(
             check_not_the_model(path, wanted.model, option)
             check_replaceable(path, what, ours, force=force, option=option)
     check_backends(wanted.targets, chosen, "auto")
-    program = wanted.capture()
+    program = wanted.program()
     with BenchScreen(shows_table=not as_json) as screen:
         bench = api.bench(
             program,
