@@ -199,8 +199,9 @@ def bench(
         rounds=rounds, budget=budget,
     )  # fmt: skip
     with Session(
-        program, registry or default_registry(), limits=Limits(build_seconds=timeout),
-        threads=threads, objective=objective, fresh=True,
+        program, registry or default_registry(), threads=threads, objective=objective, fresh=True,
+        # Some backends compile again where they load.
+        limits=Limits(build_seconds=timeout, load_seconds=max(Limits().load_seconds, timeout)),
     ) as session:  # fmt: skip
         return run_bench(session, request, watch=watch, progress=progress)
 

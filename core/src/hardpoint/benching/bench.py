@@ -205,6 +205,8 @@ class _Bench:
         )
         for batch in others:
             del self._rows[candidate.key, batch]
+        if "failure" in changes:
+            self._session.failed(candidate, changes["failure"])
         self._tell()
         return None
 

@@ -56,10 +56,13 @@ def run_heat(heat: Heat, batch: int, wanted: int | None, *, change: bool) -> Non
         if done >= _LEAST and heat.left() <= 0:
             break
     heat.noise = max(heat.noise, race.noise)
-    for key, runner in racing.items():
+    for runner in racing.values():
         timing = race.timing(runner)
-        if key and runner.failure is None and timing is not None:
-            assert runner.candidate is not None
+        if runner.candidate is None:
+            continue
+        if runner.failure is not None:
+            heat.session.failed(runner.candidate, runner.failure)
+        elif timing is not None:
             heat.session.measured(runner.candidate, timing)
 
 
