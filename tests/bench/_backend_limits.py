@@ -26,9 +26,19 @@ class Work:
 
 def work(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
     """Counted by PyTorch on one call: products and convolutions, two for a multiply-add."""
+    inside: list[float] = []  # of recurrent layers, which PyTorch does not count
+
+    def count(layer: nn.Module, given: tuple[torch.Tensor, ...], _: object) -> None:
+        steps = given[0].shape[0] * given[0].shape[1]
+        inside.append(2.0 * steps * sum(p.numel() for p in layer.parameters() if p.dim() == 2))
+
+    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, nn.RNNBase)]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(*args, **kwargs)
-    return Work(float(counter.get_total_flops()), sum(p.numel() for p in module.parameters()))
+    for hook in hooks:
+        hook.remove()
+    flops = counter.get_total_flops() + sum(inside)
+    return Work(float(flops), sum(p.numel() for p in module.parameters()))
 
 
 def machine_limits(threads: int) -> dict[str, float]:

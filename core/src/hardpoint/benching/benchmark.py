@@ -100,7 +100,9 @@ def machine_in_words(machine: Mapping[str, Any]) -> str:
     """Processor, cores, instruction sets and versions, in a sentence or two."""
     cpu = machine["processor"]
     sets = [s for s in cpu["instruction_sets"] if s.startswith(("avx512", "amx", "sve", "i8mm"))]
-    versions = {"PyTorch": machine["torch"], "hardpoint": machine["hardpoint"], **machine["sdks"]}
+    versions = {"PyTorch": machine["torch"], "hardpoint": machine["hardpoint"]}
+    # A first-party plugin may need another; those come with hardpoint.
+    versions |= {n: v for n, v in machine["sdks"].items() if not n.startswith("hardpoint")}
     said = f"{cpu['name']}, {cpu['cores']} cores, {machine['system']}"
     said += f", {machine['threads']} threads" + (f", {' '.join(sets)}" if sets else "")
     return f"{said}; {', '.join(f'{name} {version}' for name, version in versions.items())}"
@@ -111,9 +113,10 @@ def _notes(bench: Benchmark) -> list[str]:
     how = f"{bench.rounds} rounds of {bench.round_seconds * 1e3:g} ms, in turn"
     if bench.callers > 1:
         how += f", {bench.callers} callers at the same time"
+    sure = min((r.timing.confidence for r in bench.rows if r.timing), default=0.0)
     said.append(
         f"{how}; each in a process of its own, the others stopped. p50: median of the rounds' "
-        "medians, with an interval of at least 95 %; p95 and p99 of all calls."
+        f"medians, in the interval with {sure * 100:.3g} % confidence; p95 and p99 of all calls."
     )
     if bench.heats > 1:
         said.append(
