@@ -77,6 +77,9 @@ def _auto(page: Page, run: Run, benches: dict[str, Any]) -> None:
     for model in run.models:
         for error in MAX_ERRORS:
             kept = run.known(f"auto-{error:g}", model.name)
+            why = run.failed(f"auto-{error:g}", model.name) if kept is None else ""
+            if why:
+                rows.append([model.name, f"{error:g}", f"failed: {why[:200]}", "", "", "", "FAIL"])
             if kept is not None and model.name in benches:
                 rows.append(_auto_row(model, error, kept["data"], benches[model.name][0]))
     if rows:
@@ -109,6 +112,7 @@ def _cold(page: Page, run: Run) -> None:
     for model in run.models:
         kept = run.known("cold", model.name)
         if kept is None:
+            _say_failed(page, run, "cold", model.name, f"Cold start: {model.name}")
             continue
         seconds, notes = kept["data"]["seconds"], kept["data"]["notes"]
         compiled = seconds[TORCH]
@@ -135,6 +139,7 @@ def _cold(page: Page, run: Run) -> None:
 def _calls(page: Page, run: Run) -> None:
     kept = run.known("calls", "all")
     if kept is None:
+        _say_failed(page, run, "calls", "all", "Calls and boundaries")
         return
     data = kept["data"]
     rows = []
@@ -164,6 +169,7 @@ def _accuracy(page: Page, run: Run) -> None:
     for name in TASKS:
         kept = run.known("accuracy", name)
         if kept is None:
+            _say_failed(page, run, "accuracy", name, f"Accuracy on real data: {name}")
             continue
         data = kept["data"]
         rows: list[list[object]] = []
@@ -174,6 +180,12 @@ def _accuracy(page: Page, run: Run) -> None:
             rows.append([row["label"], *figures, figure(float(row["error"])) if "error" in row else "", said])  # fmt: skip
         page.add(f"## Accuracy on real data: {name}")
         page.add(table(["", *data["figures"], "max error", ""], rows))
+
+
+def _say_failed(page: Page, run: Run, part: str, name: str, title: str) -> None:
+    why = run.failed(part, name)
+    if why:
+        page.add(f"## {title}\n\nIt failed: {why}")
 
 
 def _table(page: Page, run: Run, model: Model, found: Any, folder: Path | None) -> None:

@@ -143,8 +143,8 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Shape in, shape out."""
         b, c, h, w = x.shape
-        q, k, v = self.mix(self.norm(x)).reshape(b, 3, c, h * w).transpose(2, 3).unbind(1)
-        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        q, k, v = self.mix(self.norm(x)).reshape(b, 3, 1, c, h * w).transpose(3, 4).unbind(1)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(2, 3)
         result: torch.Tensor = x + self.out(y.reshape(b, c, h, w))
         return result
 
