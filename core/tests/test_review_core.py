@@ -82,8 +82,8 @@ def test_inputs_that_share_memory_with_a_written_one_are_refused(compiled):
 
 def test_a_wrong_kind_of_result_is_found_at_every_call(compiled):
     model = compiled(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
-    step = model._steps[0]
-    model._steps[0] = (lambda *_: (torch.zeros(1, 2, dtype=torch.int32),), *step[1:])
+    steps = model._wiring._steps
+    steps[0] = (lambda *_: (torch.zeros(1, 2, dtype=torch.int32),), *steps[0][1:])
     model._check._good.clear()
     for _ in range(2):
         with pytest.raises(hp.ContractViolation, match="must be float32"):

@@ -142,7 +142,7 @@ def test_a_failed_call_changes_no_state():
     def fail(outputs):
         raise RuntimeError("device lost")
 
-    run = compiled("counter", targets=("a",), registry=mounted(fail, after=2))
+    run = compiled("counter", targets=("a",), registry=mounted(fail, after=3))
     x = torch.ones(2, 4)
     with pytest.raises(hp.ProviderFailed):
         run(x)

@@ -312,11 +312,12 @@ def test_an_executable_that_raises_when_it_is_verified_is_named():
     def raises(outputs):
         raise MemoryError("device memory")
 
-    assert fails(hp.ProviderFailed, lambda: spoiled(raises)) == (
-        "segment s0 failed on a\n"
+    assert fails(hp.OutOfMemory, lambda: spoiled(raises)) == (
+        "segment s0 on a ran out of memory\n"
         "  provider: backend:a (from this process)\n"
         "  cause: MemoryError: device memory\n"
-        "  remedy: compile for another target, or report it to the plugin's author"
+        "  remedy: free memory, pass smaller inputs, or compile with fallback=['cpu'], which goes "
+        "on elsewhere"
     )
 
 

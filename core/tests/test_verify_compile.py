@@ -160,7 +160,11 @@ def test_progress_is_told_segment_by_segment():
     plan = hp.plan(program("grouped_attention"), targets=["a", "b"], partitioner=Scatter(0, 2, 5), registry=made)  # fmt: skip
     hp.compile(plan, registry=made, progress=lambda *step: told.append(step))
     assert told == [
-        *((s, len(plan.segments), f"s{s} for {plan.segments[s].target}") for s in range(len(plan.segments))),
+        *(
+            (s, len(plan.segments), f"{doing} s{s} for {plan.segments[s].target}")
+            for s in range(len(plan.segments))
+            for doing in ("compiling", "verifying")
+        ),
         (len(plan.segments), len(plan.segments), "verified"),
     ]  # fmt: skip
 

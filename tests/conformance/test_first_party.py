@@ -1,17 +1,24 @@
 """No correct provider fails: each of ours reaches the highest level of its kind."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hardpoint.registry.registry import Registry
 from hardpoint.testing.check import LEVELS
 
 ROOT = Path(__file__).parents[2]
 FIRST_PARTY = {
     "backend:cpu": "plugins/cpu",
+    "backend:onnxruntime": "plugins/onnxruntime",
+    "backend:cuda": "plugins/cuda",
+    "backend:metal": "plugins/metal",
+    "backend:rocm": "plugins/rocm",
+    "backend:openvino": "plugins/openvino",
     "backend:simnpu": "contrib/simnpu",
     "partitioner:capability": "plugins/partitioners",
     "serializer:checkpoint": "plugins/checkpoint",
@@ -22,12 +29,17 @@ FIRST_PARTY = {
     "serializer:safetensors": "plugins/safetensors",
     "transport:gloo": "plugins/gloo",
 }
+# Without the hardware the kit shows that they load, and say what is missing.
+NEED_HARDWARE = {"backend:cuda", "backend:metal", "backend:rocm"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("key", FIRST_PARTY)
 def test_the_kit_finds_nothing_wrong(key, tmp_path):
+    missing = key in NEED_HARDWARE and not Registry().probe(*key.split(":")).available
+    if missing and key != "backend:cuda" and not os.environ.get("HARDPOINT_ALL_MUTANTS"):
+        pytest.skip("its hardware is not here: one of three such stands for all")
     settings = ROOT / FIRST_PARTY[key] / "conformance.toml"
     given = ["--settings", str(settings)] if settings.is_file() else []
     command = [sys.executable, "-m", "hardpoint.cli", "check", key, "--json", *given]
@@ -39,11 +51,9 @@ def test_the_kit_finds_nothing_wrong(key, tmp_path):
     assert not wrong
     assert done.returncode == 0, done.stderr
     assert report["complete"]
-    assert report["level"] == LEVELS[report["kind"]][-1]
+    assert report["level"] == LEVELS[report["kind"]][0 if missing else -1]
 
 
 def test_every_provider_of_this_repository_is_checked():
-    from hardpoint.registry.registry import Registry
-
     ours = [r.key for r in Registry().records() if r.dist.startswith("hardpoint-")]
     assert sorted(ours) == sorted(FIRST_PARTY)

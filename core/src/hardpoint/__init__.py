@@ -14,15 +14,19 @@ __version__ = "0.1.0"
 # Where each public name lives. The static block below says the same to type checkers; a test
 # holds the two together.
 _WHERE = {
-    "hardpoint.api": (
-        "capture compile default_registry from_pretrained init_process_group load load_weights "
-        "open_weights plan save_in_background save_weights"
+    "hardpoint.api": "bench capture compile default_registry init_process_group load plan",
+    "hardpoint.api_weights": (
+        "from_pretrained load_weights open_weights save_in_background save_weights"
     ),
+    "hardpoint.benching.benchmark": "Benchmark",
+    "hardpoint.benching.row": "BenchRow",
+    "hardpoint.choosing.budget": "Budget",
+    "hardpoint.choosing.choice": "Choice",
     "hardpoint.errors": (
-        "ArtifactError CaptureError CompileError ConfigError ContractViolation "
-        "DuplicateProvider HardpointError HardpointWarning InputError LockMismatch "
+        "ArtifactError CaptureError CompileError ConfigError ContractViolation DeviceLost "
+        "DuplicateProvider HardpointError HardpointWarning InputError LockMismatch OutOfMemory "
         "PackageError PlanError PolicyWarning ProviderDenied ProviderError ProviderFailed "
-        "ProviderIncompatible ProviderNotFound ProviderSkipped ProviderUnavailable "
+        "ProviderIncompatible ProviderNotFound ProviderSkipped ProviderUnavailable RuntimeFault "
         "TransportError VerificationError WeightsError WeightsMismatch did_you_mean"
     ),
     "hardpoint.events": "Event",
@@ -47,17 +51,32 @@ _WHERE = {
 
 if TYPE_CHECKING:
     from hardpoint.api import (
+        bench as bench,
         capture as capture,
         compile as compile,
         default_registry as default_registry,
-        from_pretrained as from_pretrained,
         init_process_group as init_process_group,
         load as load,
+        plan as plan,
+    )
+    from hardpoint.api_weights import (
+        from_pretrained as from_pretrained,
         load_weights as load_weights,
         open_weights as open_weights,
-        plan as plan,
         save_in_background as save_in_background,
         save_weights as save_weights,
+    )
+    from hardpoint.benching.benchmark import (
+        Benchmark as Benchmark,
+    )
+    from hardpoint.benching.row import (
+        BenchRow as BenchRow,
+    )
+    from hardpoint.choosing.budget import (
+        Budget as Budget,
+    )
+    from hardpoint.choosing.choice import (
+        Choice as Choice,
     )
     from hardpoint.errors import (
         ArtifactError as ArtifactError,
@@ -65,11 +84,13 @@ if TYPE_CHECKING:
         CompileError as CompileError,
         ConfigError as ConfigError,
         ContractViolation as ContractViolation,
+        DeviceLost as DeviceLost,
         DuplicateProvider as DuplicateProvider,
         HardpointError as HardpointError,
         HardpointWarning as HardpointWarning,
         InputError as InputError,
         LockMismatch as LockMismatch,
+        OutOfMemory as OutOfMemory,
         PackageError as PackageError,
         PlanError as PlanError,
         PolicyWarning as PolicyWarning,
@@ -80,6 +101,7 @@ if TYPE_CHECKING:
         ProviderNotFound as ProviderNotFound,
         ProviderSkipped as ProviderSkipped,
         ProviderUnavailable as ProviderUnavailable,
+        RuntimeFault as RuntimeFault,
         TransportError as TransportError,
         VerificationError as VerificationError,
         WeightsError as WeightsError,

@@ -18,23 +18,21 @@ if TYPE_CHECKING:
     import torch
     from torch._C._distributed_c10d import Store
 
-    from hardpoint.compiler.compile import Options, Progress
+    from hardpoint.benching.bench import Watch
+    from hardpoint.benching.benchmark import Benchmark
+    from hardpoint.choosing.budget import Budget
+    from hardpoint.compiler.request import Options, Progress
     from hardpoint.interfaces.backend import Precision
+    from hardpoint.interfaces.kinds import Target
     from hardpoint.interfaces.partitioner import Costs, Objective, Partitioner
-    from hardpoint.interfaces.serializer import Reader
     from hardpoint.planning.plan import Plan
     from hardpoint.planning.planner import Targets
     from hardpoint.program.dynamic import Dynamic
     from hardpoint.program.program import Program
     from hardpoint.runtime.model import CompiledModel
-    from hardpoint.weights.background import BackgroundSaver
-    from hardpoint.weights.bulk import Mode
-    from hardpoint.weights.sliced import Slices
 
 __all__ = [
-    "capture", "compile", "default_registry", "from_pretrained", "init_process_group", "load",
-    "load_weights", "open_weights", "plan", "save_in_background",
-    "save_weights",
+    "bench", "capture", "compile", "default_registry", "init_process_group", "load", "plan",
 ]  # fmt: skip
 
 
@@ -91,41 +89,121 @@ def plan(
 
 
 def compile(  # noqa: A001 - the public name, as in torch.compile
-    plan: Plan,
+    plan: Plan | Program,
     *,
+    targets: Targets | None = None,
+    objective: Objective | None = None,
     precision: Precision | Literal["auto"] | Mapping[str, Precision] = "fp32",
     max_error: float | None = None,
+    budget: Budget | float | None = None,
     options: Options | None = None,
     isolate: bool = False,
     timeout: float | None = None,
+    fallback: str | Target | Sequence[str | Target] | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> CompiledModel:
-    """Compile ``plan`` and verify it against eager PyTorch on the example inputs.
+    """Compile a plan, or a program, and verify it against eager PyTorch on the example inputs.
 
-    :param precision: ``fp32 bf16 fp16 int8 int8w int4w``, or ``"auto"``: the fastest within
+    Of a *program*, ``targets="auto"`` (the default) measures: every way that the backends here have
+    to run it is compiled, verified and timed, each in processes of its own, and the best is taken;
+    ``.choice`` of the result says what was tried. The second time that is known, and instant. A
+    *plan* has its targets already, in order of preference, and nothing is timed.
+
+    :param targets: for a program: ``"auto"``, or names as :func:`plan` takes them.
+    :param objective: for a program: ``latency`` (default), ``throughput``, ``size`` or ``memory``.
+    :param precision: ``fp32 bf16 fp16 int8 int8w int4w``, or ``"auto"``: the best within
         ``max_error``; or each backend's own, e.g. ``{"npu": "fp16"}`` (the others: fp32).
     :param max_error: greatest accepted error (absolute, relative to magnitudes above 1); by default
         1e-4 for fp32, 3e-2 for bf16, 1e-2 for fp16, 1e-1 for int8 and int8w, 2e-1 for int4w; the
-        greatest of those in use.
+        greatest of those in use. With a measured ``precision="auto"``: 1e-2.
+    :param budget: what measuring may cost: seconds (default 600), or a :class:`Budget`.
     :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
     :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an
-        error.
-    :raises CompileError: a segment cannot be compiled.
+        error. What is measured always is.
+    :param fallback: targets, in order, for a segment that runs out of memory or loses its device,
+        now or in a later call. It is compiled for the next of them that can take it, the state is
+        kept, and the call repeated; with a warning and an event, and ``model.fell_back`` tells.
+    :raises RuntimeFault: out of memory, or the device is lost, and no fallback is left.
+    :raises CompileError: a segment cannot be compiled, or nothing that was tried runs the program.
     :raises VerificationError: the result differs from eager by more than ``max_error``.
     """
-    from hardpoint.compiler.compile import compile_plan
+    from hardpoint.compiler.entry import compile_given
 
-    return compile_plan(
+    return compile_given(
         plan,
         registry=registry or default_registry(),
+        targets=targets,
+        objective=objective,
         precision=precision,
         max_error=max_error,
+        budget=budget,
         options=options,
         isolate=isolate,
         timeout=timeout,
+        fallback=fallback,
         progress=progress,
     )
+
+
+def bench(
+    program: Program,
+    *,
+    targets: Targets = "auto",
+    precisions: Sequence[Precision] | None = None,
+    variants: Sequence[str] | None = None,
+    options: Options | None = None,
+    batches: Sequence[int] = (),
+    threads: int | None = None,
+    objective: Objective = "latency",
+    max_error: float | None = None,
+    rounds: int = 15,
+    budget: float | None = None,
+    timeout: float = 600.0,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
+    registry: Registry | None = None,
+) -> Benchmark:
+    """Compare all ways to run ``program`` as a whole on this machine; ``print`` shows the table.
+
+    Each candidate (target x precision x variant) is compiled and run in child processes of its own,
+    compared with eager PyTorch on the example inputs, and timed in turn with the others. One that
+    fails, crashes or hangs is a row with the reason.
+
+    :param targets: ``"auto"`` is every device of every available backend.
+    :param precisions: that count; ``None``: all that each backend declares.
+    :param variants: words of :attr:`BackendInfo.variants`, and ``"default"`` for a backend's
+        defaults; ``None``: all.
+    :param options: backend -> options that each of its candidates has.
+    :param batches: samples in a call; the program's batch must be dynamic. Empty: as the examples.
+    :param threads: that each process computes with; ``None``: as many as PyTorch does here.
+    :param objective: what the rows are sorted by; ``"throughput"`` calls from a thread a core.
+    :param max_error: what is beyond is a failure. ``None``: it is timed, and marked where it is
+        beyond what is usual for its precision.
+    :param rounds: of timing, 60 ms each. :param budget: seconds in all; then nothing more is built.
+    :param timeout: seconds to compile one candidate.
+    :param progress: called as :func:`compile` does. :param watch: called with all rows, in order,
+        whenever one changed.
+    :raises PlanError: nothing runs the whole program. :raises InputError: not at that batch.
+    :raises ProviderError: a target that was named is not there or does not load.
+    """
+    from hardpoint.benching.bench import run_bench
+    from hardpoint.benching.request import Request
+    from hardpoint.measuring.limits import Limits
+    from hardpoint.measuring.session import Session
+
+    given: Any = [targets] if isinstance(targets, str) else targets
+    request = Request(
+        targets=None if targets == "auto" else given, precisions=precisions, variants=variants,
+        options=options or {}, batches=tuple(batches), objective=objective, max_error=max_error,
+        rounds=rounds, budget=budget,
+    )  # fmt: skip
+    with Session(
+        program, registry or default_registry(), threads=threads, objective=objective, fresh=True,
+        # Some backends compile again where they load.
+        limits=Limits(build_seconds=timeout, load_seconds=max(Limits().load_seconds, timeout)),
+    ) as session:  # fmt: skip
+        return run_bench(session, request, watch=watch, progress=progress)
 
 
 def load(
@@ -138,7 +216,8 @@ def load(
     """Load a package that :meth:`CompiledModel.save` wrote. Never unpickles.
 
     :param fallback: targets to recompile the program for where a target of the package is missing
-        here; without it that is an error. Taking it gives a warning and an event.
+        here; without it that is an error. Taking it gives a warning and an event. In later calls
+        it is what it is in :func:`compile`.
     :param verify: check every hash (``"full"``), or all but the weights' (``"quick"``).
     :raises PackageError: damaged or hostile file.
     :raises ArtifactError: an artifact was made for another machine or version.
@@ -148,127 +227,6 @@ def load(
     return load_or_recompile(
         Path(path), registry=registry or default_registry(), fallback=fallback, verify=verify
     )
-
-
-def open_weights(
-    path: str | Path,
-    *,
-    format: str | None = None,  # noqa: A002 - the field's word
-    device: str = "cpu",
-    registry: Registry | None = None,
-) -> Reader:
-    """Open a file of weights: tensor names and sizes at once, data when asked for.
-
-    :param path: of a file or directory; or a URL (``https://``, ``s3://``, ``hf://``...), of which
-        only what is asked for is read.
-    :raises WeightsError: damaged or hostile file, or of no known format.
-    """
-    from hardpoint.weights import open_weights as opens
-
-    return opens(path, registry=registry or default_registry(), format=format, device=device)
-
-
-def load_weights(
-    path: str | Path,
-    *,
-    mode: Mode = "auto",
-    into: torch.nn.Module | None = None,
-    device: str = "cpu",
-    format: str | None = None,  # noqa: A002
-    strict: bool = True,
-    slices: Slices | None = None,
-    threads: int | None = None,
-    verify: bool = False,
-    progress: bool | None = None,
-    registry: Registry | None = None,
-) -> Mapping[str, torch.Tensor]:
-    """Load a file of weights; the format is told by content.
-
-    :param path: of a file or directory; or a URL (``https://``, ``s3://``, ``hf://``...).
-    :param mode: ``"map"``: zero-copy views of the mapped file; ``"own"``: private memory;
-        ``"auto"``: a map of this user's files on this machine's disks, own memory for all others.
-    :param into: a module to fill in place, after every name, shape and dtype was checked.
-    :param slices: part of each tensor, e.g. this rank's of a tensor-parallel model: an index by
-        name, or a function that gives one for a :class:`TensorInfo` (``None``: all of it).
-    :param threads: how many read at a time; by default up to 4, and 8 from a network.
-    :param verify: hold all tensors against the checksum that the file carries.
-    :param progress: a bar on stderr for what takes over a second; ``None``: on a terminal.
-    :raises WeightsError: damaged or hostile file, or tensors that do not fit ``into``.
-    """
-    from hardpoint.weights import load_weights as loads
-
-    return loads(
-        path, registry=registry or default_registry(), mode=mode, into=into, device=device,
-        format=format, strict=strict, slices=slices, threads=threads, verify=verify,
-        progress=progress,
-    )  # fmt: skip
-
-
-def from_pretrained(
-    directory: str | Path,
-    *,
-    mode: Mode = "auto",
-    device: str = "cpu",
-    registry: Registry | None = None,
-) -> torch.nn.Module:
-    """The model of a local Hugging Face directory, in evaluation mode, through ``transformers``.
-
-    It is built on the meta device, and the loaded tensors become its parameters: where
-    they are mapped (:func:`load_weights`) nothing is copied, nor read before it is used. Dtypes are
-    the file's.
-
-    :raises WeightsError: no config or weights, custom code, a quantized checkpoint, or weights that
-        are missing or of another shape.
-    """
-    from hardpoint.weights.pretrained import from_pretrained as loads
-
-    where = registry or default_registry()
-    return loads(Path(directory), registry=where, mode=mode, device=device)
-
-
-def save_weights(
-    tensors: Mapping[str, torch.Tensor],
-    path: str | Path,
-    *,
-    format: str | None = None,  # noqa: A002
-    metadata: Mapping[str, str] | None = None,
-    checksum: bool = False,
-    progress: bool | None = None,
-    registry: Registry | None = None,
-) -> None:
-    """Save tensors atomically; the format is told by ``path``'s suffix unless named.
-
-    :param checksum: add the SHA-256 of all tensors to the metadata, which
-        ``load_weights(verify=True)`` checks; it stays right when the file is converted.
-    :param progress: a bar on stderr for what takes over a second; ``None``: on a terminal.
-    :raises WeightsError: a tensor that the format cannot hold.
-    """
-    from hardpoint.weights import save_weights as saves
-
-    saves(
-        tensors,
-        Path(path),
-        registry=registry or default_registry(),
-        format=format,
-        metadata=metadata,
-        checksum=checksum,
-        progress=progress,
-    )
-
-
-def save_in_background(
-    *,
-    format: str | None = None,  # noqa: A002
-    registry: Registry | None = None,
-) -> BackgroundSaver:
-    """A saver whose ``save(tensors, path)`` takes no longer than copying the tensors.
-
-    ``with hp.save_in_background() as saver: ... saver.save(state, path)`` in a training loop: the
-    file is written by a thread; one at a time; an error is raised by the next call or at the end.
-    """
-    from hardpoint.weights.background import BackgroundSaver
-
-    return BackgroundSaver(format=format, registry=registry or default_registry())
 
 
 def init_process_group(

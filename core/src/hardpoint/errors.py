@@ -16,11 +16,13 @@ __all__ = [
     "CompileError",
     "ConfigError",
     "ContractViolation",
+    "DeviceLost",
     "DuplicateProvider",
     "HardpointError",
     "HardpointWarning",
     "InputError",
     "LockMismatch",
+    "OutOfMemory",
     "PackageError",
     "PlanError",
     "PolicyWarning",
@@ -31,6 +33,7 @@ __all__ = [
     "ProviderNotFound",
     "ProviderSkipped",
     "ProviderUnavailable",
+    "RuntimeFault",
     "TransportError",
     "VerificationError",
     "WeightsError",
@@ -124,6 +127,20 @@ class ProviderFailed(ProviderError):
 
 class ProviderUnavailable(ProviderError):
     """The provider works, but what it needs (device, driver, compiler) is not on this machine."""
+
+
+class RuntimeFault(ProviderFailed):
+    """A sound executable could not go on: what it needs at run time is gone. A backend raises one
+    of the two below, and ``fallback=`` acts on it; the same call may work elsewhere.
+    """
+
+
+class DeviceLost(RuntimeFault):
+    """The device is gone or its context is spoiled: no call on it will work from now on."""
+
+
+class OutOfMemory(RuntimeFault):
+    """A call, or opening an artifact, needs more memory than the device or the machine has left."""
 
 
 class DuplicateProvider(ProviderError):

@@ -17,6 +17,8 @@ EventKind = Literal[
     "packaged",
     "ran",
     "fell back",
+    "measured",
+    "chosen",
 ]
 EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 

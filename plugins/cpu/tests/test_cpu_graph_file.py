@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch.fx import Graph
 
 from hardpoint import ArtifactError, CompileError
-from hardpoint_cpu import emit, shapes, wire
+from hardpoint_cpu import emit, recipe, shapes, wire, wire_read
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.segment import Segment
 
@@ -21,15 +21,15 @@ ADD = {"inputs": 1, "ops": ["aten.add.Tensor"], "nodes": [[0, [{"v": 0}, 1]]],
        "outputs": [{"v": 1}], "graphs": [], "format": 1, "weights": []}  # fmt: skip
 
 
-def read(data: object) -> wire.Recipe:
-    return wire.decode(json.dumps(data).encode(), OPERATORS)
+def read(data: object) -> recipe.Recipe:
+    return wire_read.decode(json.dumps(data).encode(), OPERATORS)
 
 
 def carried(argument: object) -> object:
     """``argument`` after writing and reading, as the one argument of a node."""
     graph = Graph()
     graph.output((graph.call_function(torch.ops.aten.add.Tensor, (argument,)),))
-    return wire.decode(wire.encode(Segment(graph), OPERATORS), OPERATORS).steps[0].args[0]
+    return wire_read.decode(wire.encode(Segment(graph), OPERATORS), OPERATORS).steps[0].args[0]
 
 
 LEAVES = st.one_of(
@@ -139,7 +139,7 @@ def test_text_of_the_file_cannot_become_code():
 
 def test_a_file_nested_without_end_is_refused():
     with pytest.raises(ArtifactError, match="is damaged"):
-        wire.decode(b"[" * 200_000, OPERATORS)
+        wire_read.decode(b"[" * 200_000, OPERATORS)
 
 
 GOOD = json.dumps(ADD).encode()
@@ -148,7 +148,7 @@ GOOD = json.dumps(ADD).encode()
 def refused_or_a_graph(data: bytes) -> None:
     """Whatever the bytes are, nothing but :class:`ArtifactError` comes of them."""
     try:
-        assert isinstance(wire.decode(data, OPERATORS), wire.Recipe)
+        assert isinstance(wire_read.decode(data, OPERATORS), recipe.Recipe)
     except ArtifactError:
         return
 

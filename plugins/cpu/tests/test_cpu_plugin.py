@@ -10,7 +10,14 @@ from importlib.metadata import entry_points
 import pytest
 import torch
 
-from hardpoint import Artifact, ArtifactError, CompileError, CompileOptions, ConfigError
+from hardpoint import (
+    Artifact,
+    ArtifactError,
+    CompileError,
+    CompileOptions,
+    ConfigError,
+    ProbeRequest,
+)
 from hardpoint.planning import compute_nodes
 from hardpoint_cpu import host, plugin
 from hardpoint_cpu.options import Options
@@ -93,6 +100,12 @@ def test_the_device_is_this_processor(backend):
         ({"mode": 3}, ["mode 3 does not exist", "known: aot, eager, inductor"]),
         ({"mode": "aot", "freezing": "yes"}, ["option freezing is 'yes'", "give true or false"]),
         ({"freezing": True}, ["option freezing has no meaning in mode 'eager'"]),
+        ({"max_autotune": True}, ["option max_autotune has no meaning in mode 'eager'"]),
+        ({"mode": "aot", "max_autotune": True}, ["option max_autotune needs freezing"]),
+        ({"threads": 0}, ["option threads is 0", "give a number of threads, 1 or more"]),
+        ({"threads": True}, ["option threads is True"]),
+        ({"group_size": 32}, ["group_size has no meaning in precision 'fp32'", "'int4w'"]),
+        ({"activation_scales": "static"}, ["activation_scales has no meaning in precision 'fp32'"]),
     ],
 )
 def test_a_wrong_option_is_explained(given, words):
@@ -100,6 +113,43 @@ def test_a_wrong_option_is_explained(given, words):
         Options.parse(given)
     for part in [*words, "provider: backend:cpu (from hardpoint-cpu"]:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "precision", "words"),
+    [
+        ({"group_size": 16}, "int4w", ["option group_size is 16", "give 32, 64 or 128"]),
+        ({"activation_scales": "fixed"}, "int8", ["activation_scales 'fixed' does not exist"]),
+    ],
+)
+def test_a_wrong_option_of_a_precision_is_explained(given, precision, words):
+    with pytest.raises(ConfigError) as caught:
+        Options.parse(given, precision)
+    for part in words:
+        assert part in str(caught.value)
+
+
+def test_int8_is_compiled_and_frozen_unless_said_otherwise():
+    assert Options.parse({}, "int8") == Options(mode="aot", freezing=True)
+    assert Options.parse({"mode": "inductor"}, "int8").freezing
+    assert Options.parse({}, "int8w") == Options()
+
+
+def test_every_variant_is_a_set_of_options():
+    variants = plugin.hardpoint_backend_info().variants
+    assert {v["mode"] for v in variants.values()} == {"eager", "inductor", "aot"}
+    assert len({Options.parse(v) for v in variants.values()}) == len(variants)
+
+
+def test_memory_in_parts_is_counted_and_told(tmp_path, monkeypatch):
+    for name in ("node0", "node1", "node12"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "nodemask").touch()
+    assert host.numa_nodes(tmp_path) == 3
+    assert host.numa_nodes(tmp_path / "none") == 1
+    monkeypatch.setattr(host, "numa_nodes", lambda: 2)
+    [note] = plugin.hardpoint_backend_probe(ProbeRequest()).notes[-1:]
+    assert note.startswith("memory is in 2 NUMA nodes: keep the process in one (numactl")
 
 
 def test_every_declared_option_exists():
@@ -113,8 +163,8 @@ def test_a_wrong_configuration_is_explained(config):
 
 
 def test_an_undeclared_precision_is_refused(case, compiled):
-    with pytest.raises(CompileError, match="does not compute in int8"):
-        compiled(case("mlp").program(), "int8")
+    with pytest.raises(CompileError, match="does not compute in fp16"):
+        compiled(case("mlp").program(), "fp16")
 
 
 def test_a_foreign_artifact_is_refused(backend):
@@ -228,3 +278,37 @@ def test_an_operator_without_a_cpu_kernel_is_unsupported(backend):
     node.target = torch.ops.aten.cudnn_convolution.default
     answer = backend.support(program, backend.devices()[0])
     assert "has no CPU kernel of aten.cudnn_convolution.default" in answer.unsupported["add"]
+
+
+def test_what_another_device_s_backend_asks_of_these_modules_is_said_in_its_name():
+    from hardpoint_cpu import eager
+    from hardpoint_cpu.origin import speaking_as
+
+    with speaking_as("backend:npu", "acme 2.0"), pytest.raises(ArtifactError) as caught:
+        eager.file(Artifact(format="acme/1"), "graph.json")
+    assert "provider: backend:npu (from acme 2.0)" in str(caught.value)
+
+
+def test_a_device_without_a_kernel_or_a_dtype_gets_that_as_the_reason():
+    from hardpoint_cpu.operators import Operators
+    from hardpoint_cpu.place import Place
+    from hardpoint_cpu.support import support
+
+    fallback = Place(
+        torch.device("mps"), "GPU", "MPS", falls_back=True, lacks={torch.float64: "no float64"}
+    )
+    program = exported(lambda x: (x.double(), torch.tanh(x)), torch.ones(2))
+    answer = support(program, Operators(), fallback)
+    assert sorted(answer.unsupported.values())[-1] == "no float64"
+
+
+def test_what_a_graph_makes_it_makes_where_it_is_read_for():
+    from hardpoint_cpu import emit, wire, wire_read
+    from hardpoint_cpu.operators import Operators
+    from hardpoint_cpu.segment import from_program
+
+    program = exported(lambda x: (x + torch.arange(3),), torch.ones(3))
+    data = wire.encode(from_program(program), Operators())
+    recipe = wire_read.decode(data, Operators(), torch.device("meta"))
+    [found] = emit.function(recipe, {})(torch.ones(3, device="meta"))
+    assert found.device.type == "meta"

@@ -156,3 +156,30 @@ def test_what_has_no_bf16_kernel_runs_in_float32(build):
     x = torch.eye(3) * 4
     found = build(program(lambda _, x: (torch.linalg.inv(x * 2),), x), "bf16")(x)[0]
     assert torch.equal(found, torch.eye(3) / 8)
+
+
+def test_the_same_rewriting_serves_float16_for_devices_that_have_it():
+    """It is the GPU backends' fp16; the CPU backend itself does not offer it."""
+    from hardpoint_cpu.precision import to_half
+    from hardpoint_cpu.segment import from_program
+
+    least = torch.finfo(torch.float32).min
+    x, weight = torch.tensor([[1.0, 2049.0, -3.0]]), torch.ones(3, 3)
+    exported = program(
+        lambda m, x: (x @ m.weight, x + 0.5, x.masked_fill(x < 0, least)), x, weight=weight
+    )
+    segment = to_half(from_program(exported), torch.float16)
+    product, sum_, masked = segment.module()(x)
+    assert [name for name, _ in segment.weights.values()] == ["weight@fp16"]
+    assert product.dtype == sum_.dtype == torch.float32
+    assert sum_.tolist() == [[1.5, 2048.0, -2.5]]  # 2049 has twelve bits
+    assert masked.tolist() == [[1.0, 2048.0, -65504.0]]  # the least there is, not -inf
+
+
+def test_a_bfloat16_program_keeps_its_dtype_where_float16_is_asked_for():
+    from hardpoint_cpu.precision import to_half
+    from hardpoint_cpu.segment import from_program
+
+    x = torch.tensor([1e38], dtype=torch.bfloat16)
+    segment = to_half(from_program(program(lambda _, x: (x * 2,), x)), torch.float16)
+    assert torch.isfinite(segment.module()(x)[0]).all()

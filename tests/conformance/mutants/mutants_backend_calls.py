@@ -131,6 +131,31 @@ class ObeysAutocast(Flawed):
         return self.correct._run(*inputs)
 
 
+class ChoosesBFloat16(Flawed):
+    """Whatever it was asked for."""
+
+    def facts(self):
+        return {"precision": "bf16"}
+
+
+class SaysAnything(Flawed):
+    def facts(self):
+        return {"precision": "fp32", "device": torch.device("cpu")}
+
+
+class ChangesAtItsFirstCall(Flawed):
+    """Says what it was asked for until it has looked."""
+
+    called = False
+
+    def spoil(self, inputs, results):
+        self.called = True
+        return results
+
+    def facts(self):
+        return {"precision": "fp32"} if self.called else {}
+
+
 freezes_rows = flawed(FreezesRows)
 ignores_strides = flawed(IgnoresStrides, strided_inputs=True)
 flattens_empty = flawed(FlattensEmpty)
@@ -148,3 +173,6 @@ knows_by_address = flawed(KnowsInputsByAddress)
 reverses = flawed(Reverses)
 shares_among_threads = flawed(SharesInputsAmongThreads)
 obeys_autocast = flawed(ObeysAutocast)
+chooses_bfloat16 = flawed(ChoosesBFloat16)
+says_anything = flawed(SaysAnything)
+changes_at_its_first_call = flawed(ChangesAtItsFirstCall)

@@ -35,6 +35,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "precision": "hardpoint.precision",
     "max_error": "hardpoint.verification.max_error",
     "path": "hardpoint.package.path",
+    "segment": "hardpoint.fallback.segment",
+    "from": "hardpoint.fallback.from",
     "to": "hardpoint.fallback.targets",
     "reason": "hardpoint.fallback.reason",
     "stage": STAGE,

@@ -24,6 +24,8 @@ NAMES: Final[Mapping[str, str]] = {
     "packaged": "hardpoint.save",
     "ran": "hardpoint.run",
     "fell back": "hardpoint.fall_back",
+    "measured": "hardpoint.measure",
+    "chosen": "hardpoint.choose",
 }
 
 

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 from torch.distributed.checkpoint.storage import StorageReader
 from torch.futures import Future
 
-from hardpoint import api
+from hardpoint import api_weights
 from hardpoint.bridges.dcp_index import NAME, Index, Piece, Sharded
 from hardpoint.bridges.dcp_values import decode
 from hardpoint.bridges.dcp_write import done, want_collectives
@@ -124,9 +124,9 @@ class Reader(StorageReader):
 
     def _open(self, file: str | None) -> FileReader:
         if not file:
-            return api.open_weights(self.path, format=self._format, registry=self._registry)
+            return api_weights.open_weights(self.path, format=self._format, registry=self._registry)
         format = self._index.serializer if self._index else None  # noqa: A001
-        return api.open_weights(self.path / file, format=format, registry=self._registry)
+        return api_weights.open_weights(self.path / file, format=format, registry=self._registry)
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:

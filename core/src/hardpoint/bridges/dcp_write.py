@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteIte
 from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
-from hardpoint import api
+from hardpoint import api_weights
 from hardpoint.bridges.dcp_index import Index, Piece, Sharded
 from hardpoint.bridges.dcp_values import encode
 from hardpoint.errors import ConfigError, WeightsError
@@ -109,7 +109,9 @@ class Writer(StorageWriter):
         if tensors:
             self.path.mkdir(parents=True, exist_ok=True)
             lazily = _Resolved(tensors, planner)
-            api.save_weights(lazily, self.path / file, format=self.format, registry=self._registry)
+            api_weights.save_weights(
+                lazily, self.path / file, format=self.format, registry=self._registry
+            )
         return done(results)
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:

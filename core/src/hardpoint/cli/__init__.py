@@ -21,6 +21,7 @@ COMMANDS = {
     "lock": ("hardpoint.cli.lock", "Pin the installed providers to their exact files."),
     "plan": ("hardpoint.cli.plan", "Show which part of a model runs where, and why."),
     "compile": ("hardpoint.cli.compile", "Compile a model into a package."),
+    "bench": ("hardpoint.cli.bench", "Compare all ways to run a model on this machine."),
     "run": ("hardpoint.cli.run", "Run a package and report its latency."),
     "inspect": ("hardpoint.cli.inspect", "Show what a package holds."),
     "weights": ("hardpoint.cli.weights", "Look into and convert files of weights."),

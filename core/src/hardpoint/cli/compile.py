@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from hardpoint import api
+from hardpoint.choosing.budget import Budget
 from hardpoint.cli.backends import check_backends
 from hardpoint.cli.destinations import (
     check_not_the_model,
@@ -29,7 +30,6 @@ from hardpoint.units import size
 
 if TYPE_CHECKING:
     from hardpoint.compiler.precision import PrecisionAsked
-    from hardpoint.planning.plan import Plan
     from hardpoint.runtime.model import CompiledModel
 
 # As many segments have a line of their own under the verification; the results always have one.
@@ -50,10 +50,9 @@ _SEGMENTS = 12
     "--precision",
     type=PrecisionType(),
     metavar="PRECISION",
-    default="fp32",
-    show_default=True,
-    help=f"Arithmetic to compute in: {', '.join(PRECISIONS)}; auto: the fastest within "
-    "--max-error; or one a backend: npu=fp16,cpu=bf16.",
+    help=f"Arithmetic to compute in: {', '.join(PRECISIONS)}; auto: the best within --max-error; "
+    "or one a backend: npu=fp16,cpu=bf16. Default: fp32; auto, where no target is named and "
+    "--max-error is given.",
 )
 @click.option(
     "--max-error",
@@ -66,6 +65,11 @@ _SEGMENTS = 12
     multiple=True,
     metavar="BACKEND.NAME=VALUE",
     help="An option of a backend, e.g. cpu.mode=aot; the value is JSON, or else a string. Repeat.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds that measuring may take, where no target is named (default: 600).",
 )
 @click.option("--isolate", is_flag=True, help="Compile in child processes, safe from crashes.")
 @click.option(
@@ -80,9 +84,10 @@ def command(
     ctx: click.Context,
     wanted: ModelArgs,
     output: Path,
-    precision: PrecisionAsked,
+    precision: PrecisionAsked | None,
     max_error: float | None,
     options: tuple[str, ...],
+    budget: float | None,
     isolate: bool,
     timeout: float | None,
     force: bool,
@@ -92,37 +97,68 @@ def command(
 
     MODEL is a Hugging Face directory, a .pt2 file, or module:function or file.py:function that
     returns (model, example_inputs).
+
+    Where neither targets nor a partitioner are named, every way that the backends here have to run
+    the model is measured, and the best for --objective taken; the second time it is known.
     """
     if timeout is not None and not isolate:
         raise click.UsageError("--timeout needs --isolate: only a child process can be stopped")
+    if budget is not None and wanted.decided:
+        raise click.UsageError("--budget is for measuring; leave it out, or --target and the like")
+    if precision is None:
+        precision = "fp32" if wanted.decided or max_error is None else "auto"
     chosen = parse_options(options)
     check_not_the_model(output, wanted.model, "--output")
     check_replaceable(output, "a package", is_package, force=force, option="--output")
     check_backends(wanted.targets, chosen, precision)
-    plan = wanted.plan()
-    if not as_json:
+    plan = wanted.plan() if wanted.decided else None
+    if plan is not None and not as_json:
         click.echo(str(plan))
+    program = wanted.program() if plan is None else plan.program
     started = time.perf_counter()
     with Steps() as steps, stdout_kept():
-        model = api.compile(
-            plan,
-            precision=precision,
-            max_error=max_error,
-            options=chosen,
-            isolate=isolate,
-            timeout=timeout,
-            progress=steps,
-        )
+        if plan is None:
+            model = api.compile(
+                program,
+                targets="auto",
+                objective=wanted.objective,
+                precision=precision,
+                max_error=max_error,
+                budget=_budget(budget, timeout),
+                options=chosen,
+                progress=steps,
+            )
+        else:
+            model = api.compile(
+                plan,
+                precision=precision,
+                max_error=max_error,
+                options=chosen,
+                isolate=isolate,
+                timeout=timeout,
+                progress=steps,
+            )
     ctx.call_on_close(model.close)
     seconds = time.perf_counter() - started
     with working(f"writing {output}"):
         model.save(output)
     written = output.stat().st_size
     if as_json:
-        emit_json(_facts(plan, model, output, written, seconds))
+        emit_json(_facts(model, output, written, seconds))
         ctx.exit(OK)
+    if model.choice is not None:
+        click.echo(str(model.choice))
     _report(model)
     click.echo(f"\ncompiled in {seconds:.1f} s; wrote {output}, {size(written)}")
+
+
+def _budget(seconds: float | None, timeout: float | None) -> Budget:
+    """What measuring may cost."""
+    usual = Budget()
+    return Budget(
+        seconds=usual.seconds if seconds is None else seconds,
+        candidate_seconds=usual.candidate_seconds if timeout is None else timeout,
+    )
 
 
 def parse_options(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
@@ -149,11 +185,11 @@ def _bad_option(message: str) -> click.BadParameter:
     return click.BadParameter(message, param_hint="'--option'")
 
 
-def _facts(
-    plan: Plan, model: CompiledModel, output: Path, written: int, seconds: float
-) -> dict[str, object]:
+def _facts(model: CompiledModel, output: Path, written: int, seconds: float) -> dict[str, object]:
+    choice = model.choice
     return {
-        "plan": plan.to_json(),
+        "plan": dict(model.facts.plan),
+        **({} if choice is None else {"choice": choice.to_json()}),
         "verification": dict(model.verification),
         "package": {"path": str(output), "bytes": written},
         "compile_seconds": seconds,

@@ -1,13 +1,14 @@
-"""What ``plan`` and ``compile`` share: naming a model, its targets, and which sizes may change."""
+"""What ``plan``, ``compile`` and ``bench`` share: naming a model, targets, sizes that change."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from hardpoint import api
@@ -29,6 +30,7 @@ class ModelArgs:
     """The shared arguments of a command line.
 
     :param targets: in order of preference; empty for ``auto``.
+    :param decided: targets or a partitioner were named: there is nothing to measure.
     :param dynamic: as :func:`hardpoint.capture` takes it, or ``None``: the model's own.
     """
 
@@ -37,13 +39,18 @@ class ModelArgs:
     objective: Objective
     partitioner: str
     dynamic: dict[str, Any] | None
+    decided: bool = True
 
-    def plan(self) -> Plan:
-        """Capture the model and plan it, saying on stderr what is going on."""
+    def program(self) -> Program:
+        """Capture the model, saying on stderr what is going on."""
         with working("importing PyTorch"):
             import torch  # noqa: F401 - takes seconds, which the next line should not be blamed for
         with working(f"capturing {self.model}"):
-            program = self._capture()
+            return self._capture()
+
+    def plan(self) -> Plan:
+        """Capture the model and plan it, saying on stderr what is going on."""
+        program = self.program()
         with working("planning"):
             return api.plan(
                 program,
@@ -120,17 +127,29 @@ class _Targets(TargetType):
 
 def model_args(command: F) -> F:
     """Add MODEL and the shared options; the command gets them as ``wanted: ModelArgs``."""
+    return _with_args(command, _OPTIONS)
 
+
+def whole_model_args(command: F) -> F:
+    """The same for commands that cut no model: without ``--partitioner``."""
+    return _with_args(command, [o for o in _OPTIONS if o is not _PARTITIONER])
+
+
+def _with_args(command: F, options: Sequence[Callable[[Any], Any]]) -> F:
     def with_args(**values: Any) -> object:
         named, listed = values.pop("target"), values.pop("targets")
         if named and listed is not None:
             raise click.UsageError("give --target or --targets, not both")
+        ctx = click.get_current_context()
+        assert ctx is not None, "a command runs in its context"
+        source = ctx.get_parameter_source("partitioner")
         wanted = ModelArgs(
             model=values.pop("model"),
             targets=named or listed or (),
             objective=values.pop("objective"),
-            partitioner=values.pop("partitioner"),
+            partitioner=values.pop("partitioner", ""),
             dynamic=parse_dynamic(values.pop("dynamic")),
+            decided=bool(named or listed) or source is not ParameterSource.DEFAULT,
         )
         return command(wanted=wanted, **values)
 
@@ -138,13 +157,20 @@ def model_args(command: F) -> F:
     with_args.__name__ = command.__name__
     # An option stands above those that were added before it.
     made: Any = with_args
-    for decorate in reversed(_OPTIONS):
+    for decorate in reversed(options):
         made = decorate(made)
     made.__click_params__ = getattr(command, "__click_params__", []) + made.__click_params__
     return made  # type: ignore[no-any-return]
 
 
-_OPTIONS = (
+_PARTITIONER = click.option(
+    "--partitioner",
+    type=PartitionerType(),
+    default="capability",
+    show_default=True,
+    help="Who decides which operation runs where.",
+)
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("model"),
     click.option(
         "-t",
@@ -165,13 +191,7 @@ _OPTIONS = (
         show_default=True,
         help="What to optimise for.",
     ),
-    click.option(
-        "--partitioner",
-        type=PartitionerType(),
-        default="capability",
-        show_default=True,
-        help="Who decides which operation runs where.",
-    ),
+    _PARTITIONER,
     click.option(
         "--dynamic",
         multiple=True,

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     "--fallback",
     type=TargetType(),
     multiple=True,
-    help="Recompile for this target where one of the package's is missing here; repeat.",
+    help="Recompile for this target where one of the package's is missing here, runs out of memory "
+    "or loses its device; repeat.",
 )
 @click.option(
     "--inputs",

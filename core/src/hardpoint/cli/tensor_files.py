@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from hardpoint import api
+from hardpoint import api_weights
 from hardpoint.errors import ConfigError, InputError, did_you_mean
 from hardpoint.program.signature import Signature
 
@@ -70,7 +70,7 @@ def read(path: Path) -> Mapping[str, torch.Tensor]:
     """
     if path.suffix == ".npz":
         return _read_npz(path)
-    return api.load_weights(path, mode="own")
+    return api_weights.load_weights(path, mode="own")
 
 
 def _read_npz(path: Path) -> dict[str, torch.Tensor]:
@@ -137,7 +137,7 @@ def write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
                 remedy="write to a .safetensors file, which holds every type of PyTorch",
             ) from error
         return
-    api.save_weights(plain, path)
+    api_weights.save_weights(plain, path)
 
 
 def _numpy(path: Path) -> ModuleType:

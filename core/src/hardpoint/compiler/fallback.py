@@ -15,8 +15,10 @@ from hardpoint.errors import (
     ProviderUnavailable,
 )
 from hardpoint.events import Event
+from hardpoint.interfaces.kinds import Target
 from hardpoint.package.load import load_package
-from hardpoint.runtime.model import CompiledModel
+from hardpoint.runtime.model import CompiledModel, Fallback, Replacement
+from hardpoint.runtime.wiring import FaultedError
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
@@ -36,15 +38,23 @@ def load_or_recompile(
 
     :raises ArtifactError: made for another machine or version, and no ``fallback`` was given.
     """
+    named = [fallback] if isinstance(fallback, str) else list(fallback or ())
+    chain = tuple(map(Target.parse, named))
+    for target in chain:  # a typing error is told now, not when the device is lost
+        registry.record("backend", target.backend)
     try:
-        return load_package(path, registry=registry, verify=verify)
+        model = load_package(path, registry=registry, verify=verify)
     except ELSEWHERE as reason:
-        if fallback is None:
+        if not chain:
             offer = "or load it with fallback=['cpu'] to recompile it here"
             reason.remedy = "; ".join(filter(None, (reason.remedy, offer)))
             raise
-        targets = [fallback] if isinstance(fallback, str) else list(fallback)
         why = reason.what + (f": {reason.cause}" if reason.cause else "")
+    else:
+        if chain:
+            model.fallback = later(chain, registry, model)
+        return model
+    targets = [str(target) for target in chain]
     warnings.warn(
         f"{path} falls back to {', '.join(targets)}: {why}", HardpointWarning, stacklevel=3
     )
@@ -55,5 +65,28 @@ def load_or_recompile(
 
     facts = {"path": str(path), "to": targets, "reason": why}
     registry.emit(Event("fell back", data=facts))
-    plan = plan_program(read_program_file(path), registry=registry, targets=targets)
-    return compile_plan(plan, registry=registry)
+    plan = plan_program(read_program_file(path), registry=registry, targets=chain)
+    model = compile_plan(plan, registry=registry, fallback=chain)
+    model.fell_back = (facts, *model.fell_back)
+    return model
+
+
+def later(chain: tuple[Target, ...], registry: Registry, model: CompiledModel) -> Fallback:
+    """The fallback of a model that was loaded; the compiler is imported when it is needed.
+
+    It compiles in the precision of the program as it is, to the error that the package allows.
+    """
+    allowed = model.facts.verification.get("allowed")
+    made: list[Fallback] = []
+
+    def fallback(model: CompiledModel, faulted: FaultedError) -> Replacement:
+        from hardpoint.compiler.precision import Precisions
+        from hardpoint.compiler.recover import Recovery
+        from hardpoint.compiler.request import CompileRequest
+
+        if not made:
+            limit = float(allowed) if isinstance(allowed, (int, float)) else None
+            made.append(Recovery(registry, CompileRequest(Precisions(), limit, chain=chain)))
+        return made[0](model, faulted)
+
+    return fallback

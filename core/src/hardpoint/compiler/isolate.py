@@ -25,6 +25,7 @@ from hardpoint.package.pt2 import TensorStore, read_program, tensor_from_ref, wr
 from hardpoint.package.writer import ArchiveWriter
 from hardpoint.planning.data import Segment
 from hardpoint.processes import signal_name
+from hardpoint.registry.handover import describe
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
@@ -97,21 +98,17 @@ def _reported(path: Path) -> HardpointError:
 
 def write_job(path: Path, segment: Segment, options: CompileOptions, registry: Registry) -> None:
     """All that the child needs, in one archive."""
-    policy = registry.policy
+    name = segment.target.backend
     with ArchiveWriter(path) as writer:
         store = TensorStore(writer)
         write_program(writer, segment.program, store=store)
         job = {
-            "backend": segment.target.backend,
+            "backend": name,
             "device": segment.device.id,
             "precision": options.precision,
             "options": dict(options.backend),
-            "config": dict(registry.configuration("backend", segment.target.backend)),
             "examples": [store.put(t) for t in options.example_inputs],
-            "allow": None if policy.allow is None else list(policy.allow),
-            "deny": list(policy.deny),
-            "override": list(policy.override),
-            "lock": None if registry.lock is None else str(registry.lock.absolute()),
+            "registry": describe(registry, [name]),
         }
         writer.add(JOB, json.dumps(job).encode())
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from hardpoint.compiler.isolate import read_job, write_artifact
 from hardpoint.errors import CompileError, HardpointError
 from hardpoint.planning.validate import check_artifact
-from hardpoint.registry.policy import Policy
-from hardpoint.registry.registry import Registry
+from hardpoint.registry.handover import rebuild
 
 
 def main(where: str) -> None:
@@ -18,11 +17,9 @@ def main(where: str) -> None:
     """
     folder = Path(where)
     job, program, options = read_job(folder / "job.pt2")
-    allow = None if job["allow"] is None else tuple(job["allow"])
-    policy = Policy(allow=allow, deny=tuple(job["deny"]), override=tuple(job["override"]))
-    registry = Registry(policy=policy, lock=None if job["lock"] is None else Path(job["lock"]))
+    registry = rebuild(job["registry"])
     try:
-        backend = registry.open("backend", job["backend"], job["config"])
+        backend = registry.open("backend", job["backend"])
         device = next(d for d in backend.devices() if d.id == job["device"])
         artifact = backend.compile(program, device, options)
         record = registry.record("backend", job["backend"])

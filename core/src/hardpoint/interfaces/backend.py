@@ -30,6 +30,8 @@ class BackendInfo:
         skip what :meth:`Backend.compile` refuses at once.
     :param strided_inputs: its executables honour the strides of their inputs. Where false, the
         runtime hands it contiguous tensors only.
+    :param alignment: bytes; the address of each input must be a multiple of it. A tensor elsewhere
+        (a view into another) is copied by the runtime, which counts such copies.
     :param cpu_kernels: it computes with PyTorch's own CPU kernels, by design. Where false, such a
         kernel seen during a call is a silent fallback, and the conformance kit says so.
     :param unverified: why its results are not proven on real hardware, or ``""``.
@@ -41,6 +43,7 @@ class BackendInfo:
     options: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     strided_inputs: bool = False
+    alignment: int = 1
     cpu_kernels: bool = False
     unverified: str = ""
 
@@ -94,7 +97,15 @@ class Executable(ABC):
 
     @abstractmethod
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run. Inputs were checked by the runtime. Outputs stay valid after the next call."""
+        """Run. Inputs were checked by the runtime. Outputs stay valid after the next call.
+
+        It may return before the work is done, if that is ordered on the current stream of its
+        device, as PyTorch's own operators are.
+
+        :raises OutOfMemory: the call needs more memory than there is.
+        :raises DeviceLost: no call on this device will work any more. ``MemoryError`` and PyTorch's
+            own types for the two count as well; they are what ``fallback=`` acts on.
+        """
 
     def facts(self) -> Mapping[str, object]:
         """What the runtime beneath says that it does, read back from it; JSON-serializable.
@@ -106,7 +117,7 @@ class Executable(ABC):
         return {}
 
     def close(self) -> None:
-        """Let go of device memory and handles. Safe to call twice."""
+        """Let go of device memory and handles. Safe to call twice, and on a device that is lost."""
         return
 
 
@@ -141,4 +152,5 @@ class Backend(ABC):
         """Open an artifact that :meth:`compile` made, maybe in another process or machine.
 
         :raises ArtifactError: it was made for another device or version, with the reason.
+        :raises OutOfMemory: its weights do not fit.
         """

@@ -108,7 +108,7 @@ class TensorStore:
         number = self._counts.get(prefix, 0)
         self._counts[prefix] = number + 1
         entry = f"{prefix}{number}"
-        self._writer.add(entry, _bytes_of(flat))
+        self._writer.add(entry, bytes_of(flat))
         self._ranges.setdefault(key, []).append(_Range(start, stop, entry))
 
     def _plain(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -252,7 +252,7 @@ def _ref(tensor: torch.Tensor, written: _Range) -> Ref:
     }
 
 
-def _bytes_of(flat: torch.Tensor) -> memoryview:
+def bytes_of(flat: torch.Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor, not copied."""
     if not flat.nbytes:
         return memoryview(b"")

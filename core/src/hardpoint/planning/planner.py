@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +14,7 @@ from hardpoint.errors import (
     did_you_mean,
 )
 from hardpoint.events import Event
+from hardpoint.interfaces.backend import Support
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import (
     OBJECTIVES,
@@ -23,18 +23,19 @@ from hardpoint.interfaces.partitioner import (
     Partitioner,
     TargetInfo,
 )
+from hardpoint.interfaces.probe import Device
 from hardpoint.planning import costs, validate
-from hardpoint.planning.data import Cost, Segment
+from hardpoint.planning.build import build_segment
+from hardpoint.planning.data import Segment
 from hardpoint.planning.devices import find_device
-from hardpoint.planning.extract import extract, pieces
+from hardpoint.planning.extract import pieces
 from hardpoint.planning.plan import Plan
 from hardpoint.planning.segments import cut
-from hardpoint.program.program import Program, held_tensors
+from hardpoint.program.program import Program
 
 if TYPE_CHECKING:
-    from torch.fx import Node
+    from torch.export import ExportedProgram
 
-    from hardpoint.planning.extract import Piece
     from hardpoint.registry.registry import Registry
 
 Targets = Literal["auto"] | str | Target | Sequence[str | Target]
@@ -128,11 +129,21 @@ def automatic_targets(registry: Registry) -> tuple[list[Target], list[tuple[str,
 def candidate(program: Program, target: Target, registry: Registry) -> TargetInfo:
     """``target`` with its device and what it can run of ``program``."""
     device = find_device(registry, target)
+    return TargetInfo(target, device, support_of(program.exported, target, device, registry))
+
+
+def support_of(
+    exported: ExportedProgram, target: Target, device: Device, registry: Registry
+) -> Support:
+    """What the backend says of each node, checked.
+
+    :raises ProviderFailed: it could not say.
+    """
     provider = f"backend:{target.backend}"
     origin = registry.record("backend", target.backend).origin
     backend = registry.open("backend", target.backend)
     try:
-        support = backend.support(program.exported, device)
+        support = backend.support(exported, device)
     except HardpointError:
         raise
     except Exception as error:
@@ -140,9 +151,7 @@ def candidate(program: Program, target: Target, registry: Registry) -> TargetInf
             "a backend could not say what it supports", provider=provider, origin=origin,
             cause=f"{type(error).__name__}: {error}", remedy="leave it out of targets=",
         ) from error  # fmt: skip
-    return TargetInfo(
-        target, device, validate.check_support(support, program.exported, provider, origin)
-    )
+    return validate.check_support(support, exported, provider, origin)
 
 
 def _partitioner(
@@ -171,42 +180,10 @@ def _segments(
     groups = cut(program.exported, assigned)  # type: ignore[arg-type]
     made = pieces(program.exported, [nodes for _, nodes in groups])
     devices = {c.target: c.device for c in candidates}
-    segments = []
-    for i, ((target, nodes), piece) in enumerate(zip(groups, made, strict=True)):
-        strided = registry.info("backend", target.backend).strided_inputs
-        part = extract(program.exported, piece, contiguous=not strided)
-        segments.append(
-            Segment(
-                id=f"s{i}",
-                target=target,
-                device=devices[target],
-                nodes=tuple(n.name for n in nodes),
-                inputs=tuple(n.name for n in piece.inputs),
-                outputs=tuple(n.name for n in piece.outputs),
-                program=part,
-                operators=dict(Counter(_operator(n) for n in nodes).most_common()),
-                cost=_cost(program, piece, nodes, target, given),
-            )
+    return tuple(
+        build_segment(
+            f"s{i}", target, devices[target], program, nodes, piece,
+            contiguous=not registry.info("backend", target.backend).strided_inputs, given=given,
         )
-    return tuple(segments)
-
-
-def _operator(node: Node) -> str:
-    packet = getattr(node.target, "overloadpacket", None)
-    return str(packet) if packet is not None else getattr(node.target, "__name__", str(node.target))
-
-
-def _cost(
-    program: Program, piece: Piece, nodes: Sequence[Node], target: Target, given: Costs
-) -> Cost:
-    held = held_tensors(program.exported)
-    # By address: tied weights are one, while weights of one mapped file share a storage.
-    weights = {held[n.name].data_ptr(): held[n.name].nbytes for n in piece.lifted}
-    seconds = given.node_seconds
-    return Cost(
-        flops=costs.total_flops(nodes),
-        weight_bytes=sum(weights.values()),
-        input_bytes=sum(map(costs.value_bytes, piece.inputs)),
-        output_bytes=sum(map(costs.value_bytes, piece.outputs)),
-        seconds=None if seconds is None else sum(seconds(n, target) for n in nodes),
-    )
+        for i, ((target, nodes), piece) in enumerate(zip(groups, made, strict=True))
+    )  # fmt: skip

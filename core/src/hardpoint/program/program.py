@@ -43,24 +43,39 @@ class Program:
             f"  takes  {self.signature.describe_arguments()}\n  gives  {results}"
         )
 
-    def run(self, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    def run(
+        self,
+        inputs: Sequence[torch.Tensor],
+        state: Mapping[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Every value of the graph in eager PyTorch, by node name: the reference for verification.
 
         Changes nothing: mutations are values here. Tensors that nothing outlives are kept too, so
         this takes the memory of all activations.
+
+        :param state: buffer or parameter -> its value, where not the captured one.
         """
         recorder = _Recorder(self.exported.graph_module)
         with torch.no_grad():
-            recorder.run(*lifted_inputs(self.exported, inputs))
+            recorder.run(*lifted_inputs(self.exported, inputs, state))
         return recorder.values
 
 
-def lifted_inputs(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """What the placeholders of ``exported`` hold for these user inputs, in order."""
-    user = iter(inputs)
+def lifted_inputs(
+    exported: ExportedProgram,
+    inputs: Sequence[torch.Tensor],
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> list[torch.Tensor]:
+    """What the placeholders of ``exported`` hold for these user inputs, in order.
+
+    :param state: buffer or parameter -> its value, where not the captured one.
+    """
+    user, given = iter(inputs), state or {}
     held = held_tensors(exported)
     return [
-        next(user) if spec.kind is InputKind.USER_INPUT else held[spec.arg.name]
+        next(user)
+        if spec.kind is InputKind.USER_INPUT
+        else given.get(str(spec.target), held[spec.arg.name])
         for spec in exported.graph_signature.input_specs
     ]
 

@@ -62,6 +62,10 @@ class InputCheck:
             self._good.clear()
         self._good.add(key)
 
+    def forget(self) -> None:
+        """What runs underneath has changed: the next results are looked at again."""
+        self._good.clear()
+
     def _check(self, inputs: Sequence[object]) -> None:
         found: dict[str, tuple[int, str]] = {}
         later: list[tuple[TensorSpec, int, int]] = []
@@ -106,9 +110,12 @@ class InputCheck:
 
     def _check_kind(self, spec: TensorSpec, dtype: torch.dtype, tensor: object) -> None:
         if not isinstance(tensor, torch.Tensor):
+            takes = f"the program takes {self._signature.describe_arguments()}"
+            if hasattr(tensor, "__dlpack__"):
+                argument = spec.name.rpartition(".")[2]
+                takes = f"share its memory: torch.from_dlpack({argument}); {takes}"
             raise InputError(
-                f"input {spec.name} is {type(tensor).__name__}, it must be a tensor",
-                remedy=f"the program takes {self._signature.describe_arguments()}",
+                f"input {spec.name} is {type(tensor).__name__}, it must be a tensor", remedy=takes
             )
         if tensor.layout is not torch.strided:
             raise self._wrong(spec, f"its layout is {tensor.layout}, it must be dense", tensor)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,18 +14,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hardpoint.errors import ContractViolation, InputError
+from hardpoint.errors import HardpointWarning, InputError
 from hardpoint.events import Event
 from hardpoint.numerics import Difference, compare
-from hardpoint.program import dims, structure
+from hardpoint.program import dims
 from hardpoint.program.signature import Signature
-from hardpoint.program.structure import Leaf
-from hardpoint.runtime.check import InputCheck
+from hardpoint.runtime.check import InputCheck, Key
 from hardpoint.runtime.memory import refuse_overlaps, write_back
+from hardpoint.runtime.rebuild import rebuilder
 from hardpoint.runtime.schedule import Schedule
-from hardpoint.runtime.step import Call, OpenedSegment
+from hardpoint.runtime.step import OpenedSegment
+from hardpoint.runtime.wiring import FaultedError, Watch, Wiring, wrong_result
 
 if TYPE_CHECKING:
+    from hardpoint.choosing.choice import Choice
     from hardpoint.program.program import Program
 
 
@@ -45,6 +49,22 @@ class ModelFacts:
     program: Callable[[], Program]
     examples: tuple[torch.Tensor, ...] = ()
     expected: tuple[torch.Tensor, ...] = ()
+    choice: Choice | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """What a fallback gives: the segment made anew, and what is known of the model then.
+
+    :param fact: of the ``fell back`` event: who, from where to where, why.
+    """
+
+    segment: OpenedSegment
+    facts: ModelFacts
+    fact: Mapping[str, object]
+
+
+Fallback = Callable[["CompiledModel", FaultedError], Replacement]
 
 
 @dataclass(eq=False)
@@ -53,6 +73,10 @@ class CompiledModel:
 
     Inference only. A program that changes its own state (a cache, a counter) keeps that state in
     this object; such a program runs one call at a time.
+
+    :param fallback: makes a segment anew whose device is lost or whose memory ran out.
+    :param fell_back: one entry for each time that a target was left for another, the first first:
+        ``segment``, ``from``, ``to``, ``reason`` and more.
     """
 
     signature: Signature
@@ -62,56 +86,44 @@ class CompiledModel:
     facts: ModelFacts
     emit: Callable[[Event], None]
     write: Callable[[CompiledModel, Path], Path]
-    _steps: list[tuple[Call, tuple[int, ...], tuple[int, ...], tuple[int, ...], OpenedSegment]] = (
-        field(init=False, repr=False)
+    fallback: Fallback | None = None
+    fell_back: tuple[Mapping[str, object], ...] = ()
+    _retired: list[weakref.finalize[..., Wiring]] = field(
+        init=False, repr=False, default_factory=list
     )
 
     def __post_init__(self) -> None:
-        by_id = {s.id: s for s in self.segments}
         self._check = InputCheck(self.signature)
         self._lock = threading.Lock() if self.schedule.state_writes else None
+        self._falling = threading.Lock()
         self._template: list[torch.Tensor | None] = [None] * self.schedule.slots
         for name, slot in self.schedule.held.items():
             self._template[slot] = self.held[name]
-        moves = self._moving_steps(by_id)
-        self._steps = [
-            (
-                by_id[s.segment].call(s.segment in moves),
-                s.inputs,
-                s.outputs,
-                s.frees,
-                by_id[s.segment],
-            )
-            for s in self.schedule.steps
-        ]
+        self._wiring = Wiring(self.schedule, self.signature, self.held, self.segments)
         self._writes = bool(self.schedule.state_writes or self.schedule.input_writes)
         self._written = tuple(index for _, index in self.schedule.input_writes)
         self._plain = self.signature.plain()
-        self._elsewhere = any(s.device.torch_device != "cpu" for s in self.segments)
-        self._direct = self._direct_call()
+        self._rebuild = rebuilder(self.signature.outputs)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call with the model's own arguments; gives the model's own structure of results.
 
         :raises InputError: arguments that do not fit the signature; nothing has run then.
         :raises ProviderFailed: an executable raised; says which segment and backend.
+        :raises RuntimeFault: so it did because memory ran out, or its device was lost.
         """
         if self._plain and not kwargs and len(args) == self.schedule.inputs:
             inputs: Sequence[object] = args
         else:
             inputs = self.signature.bind(args, kwargs)
-        results = self.run(inputs)
-        outputs = self.signature.outputs
-        if type(outputs) is Leaf and not outputs.scalar:
-            return results[outputs.index]
-        return structure.unflatten(
-            outputs, lambda leaf: results[leaf.index].item() if leaf.scalar else results[leaf.index]
-        )
+        return self._rebuild(self.run(inputs))
 
-    def run(self, inputs: Sequence[object]) -> list[torch.Tensor]:
-        """Flat tensors in, flat tensors out, in the signature's order."""
+    def run(self, inputs: Sequence[object], watch: Watch | None = None) -> list[torch.Tensor]:
+        """Flat tensors in, flat tensors out, in the signature's order.
+
+        :param watch: called with each segment, what it took and what it gave.
+        """
         key = self._check(inputs)
-        start = 0.0 if key is None else time.perf_counter()
         if self.schedule.input_writes:
             refuse_overlaps(self.signature, inputs, self._written)  # type: ignore[arg-type]
         grad = torch.is_grad_enabled()
@@ -124,87 +136,80 @@ class CompiledModel:
                     )
             torch._C._set_grad_enabled(False)
         try:
-            if self._direct is not None and key is None:
-                return list(self._direct(inputs))
-            if self._lock is None:
-                results = self._run(inputs, key is None)  # type: ignore[arg-type]
-            else:
-                with self._lock:
-                    results = self._run(inputs, key is None)  # type: ignore[arg-type]
-            if key is not None:
-                self._check.remember(key)
-                seconds = time.perf_counter() - start
-                self.emit(Event("ran", data={"program": self.facts.name, "seconds": seconds}))
-            return results
+            while True:
+                wiring = self._wiring
+                try:
+                    if wiring.direct is not None and key is None and watch is None:
+                        return list(wiring.direct(inputs))
+                    return self._run(wiring, inputs, key, watch)  # type: ignore[arg-type]
+                except FaultedError as faulted:
+                    self._fall_back(faulted)
+                key = self._check(inputs)  # nothing was written: the same call, once more
         finally:
             if grad:
                 torch._C._set_grad_enabled(True)
 
-    def _run(self, inputs: Sequence[torch.Tensor], seen: bool) -> list[torch.Tensor]:
+    def _run(
+        self, wiring: Wiring, inputs: Sequence[torch.Tensor], key: Key | None, watch: Watch | None
+    ) -> list[torch.Tensor]:
+        start = 0.0 if key is None else time.perf_counter()
+        if self._lock is None:
+            results = self._compute(wiring, inputs, key is None, watch)
+        else:
+            with self._lock:
+                results = self._compute(wiring, inputs, key is None, watch)
+        if key is not None:
+            self._check.remember(key)
+            seconds = time.perf_counter() - start
+            self.emit(Event("ran", data={"program": self.facts.name, "seconds": seconds}))
+        return results
+
+    def _compute(
+        self, wiring: Wiring, inputs: Sequence[torch.Tensor], seen: bool, watch: Watch | None
+    ) -> list[torch.Tensor]:
         slots = self._template.copy()
         slots[: len(inputs)] = inputs
-        for call, reads, writes, frees, segment in self._steps:
-            try:
-                values = call(*[slots[i] for i in reads])
-            except Exception as error:
-                failure = segment.failure(error)
-                if failure is error:
-                    raise
-                raise failure from error
-            if type(values) is not tuple or len(values) != len(writes):
-                raise _wrong_result(segment, f"{len(writes)} tensors in a tuple were expected")
-            for slot, value in zip(writes, values, strict=True):
-                slots[slot] = value
-            for slot in frees:
-                slots[slot] = None
-        results = [slots[i] for i in self.schedule.results]
-        if self._elsewhere:
-            results = [
-                r.to(spec.device)  # type: ignore[union-attr]
-                for r, spec in zip(results, self.signature.results, strict=True)
-            ]
+        wiring.fill(slots, watch)
+        results = wiring.results(slots)
         if not seen:
-            self._check_results(inputs, results)  # type: ignore[arg-type]
-        if self._writes:
-            schedule = self.schedule
-            pairs = [(slots[v], self.held[name]) for v, name in schedule.state_writes]
-            pairs += [(slots[v], inputs[i]) for v, i in schedule.input_writes]
-            return write_back(pairs, results)  # type: ignore[arg-type]
-        return results  # type: ignore[return-value]
+            self._check_results(wiring, inputs, results)
+        if not self._writes:
+            return results
+        schedule = self.schedule
+        written = [(v, self.held[name]) for v, name in schedule.state_writes]
+        written += [(v, inputs[i]) for v, i in schedule.input_writes]
+        if wiring.elsewhere:  # all is at hand before the first is written
+            pairs = [(wiring.brought(slots, v, target.device), target) for v, target in written]
+        else:
+            pairs = [(slots[v], target) for v, target in written]  # type: ignore[misc]
+        return write_back(pairs, results)
 
-    def _direct_call(self) -> Callable[[Sequence[object]], tuple[torch.Tensor, ...]] | None:
-        """The short way for one segment that takes the inputs and gives the results, unchanged."""
-        if len(self._steps) != 1 or self._writes or self._elsewhere:
-            return None
-        call, reads, writes, _, segment = self._steps[0]
-        if reads != tuple(range(self.schedule.inputs)) or writes != self.schedule.results:
-            return None
+    def _fall_back(self, faulted: FaultedError) -> None:
+        """Put another segment in the place of the one that cannot go on; say so.
 
-        def direct(inputs: Sequence[object]) -> tuple[torch.Tensor, ...]:
-            try:
-                return call(*inputs)
-            except Exception as error:
-                failure = segment.failure(error)
-                if failure is error:
-                    raise
-                raise failure from error
-
-        return direct
-
-    def _moving_steps(self, by_id: Mapping[str, OpenedSegment]) -> set[str]:
-        """Segments that read something which lives on another device than theirs."""
-        place = {i: spec.device for i, spec in enumerate(self.signature.inputs)}
-        place |= {slot: str(self.held[name].device) for name, slot in self.schedule.held.items()}
-        moving = set()
-        for step in self.schedule.steps:
-            device = by_id[step.segment].device.torch_device
-            if any(place[slot] != device for slot in step.inputs):
-                moving.add(step.segment)
-            place |= dict.fromkeys(step.outputs, device)
-        return moving
+        :raises RuntimeFault: there is no fallback, or no target is left.
+        """
+        if self.fallback is None:
+            faulted.give()
+        with self._falling:
+            before, failed = self._wiring, faulted.segment
+            if failed not in before.segments:  # another call has seen to it
+                return
+            made = self.fallback(self, faulted)
+            segments = tuple(made.segment if s is failed else s for s in before.segments)
+            self._wiring = Wiring(self.schedule, self.signature, self.held, segments)
+            self.segments, self.facts = segments, made.facts
+            self.fell_back = (*self.fell_back, made.fact)
+            self._check.forget()
+            # Other calls may be in it: closed when the last of them lets go of the old wiring.
+            closing = weakref.finalize(before, failed.executable.close)
+            closing.atexit = False
+            self._retired.append(closing)
+        self.emit(Event("fell back", failed.provider, made.fact))
+        warnings.warn(fell_back_in_words(made.fact), HardpointWarning, stacklevel=4)
 
     def _check_results(
-        self, inputs: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
+        self, wiring: Wiring, inputs: Sequence[torch.Tensor], results: Sequence[torch.Tensor]
     ) -> None:
         """The first run with new sizes: results have the dtype and sizes that the program says."""
         sizes: dict[str, int] = {}
@@ -212,7 +217,6 @@ class CompiledModel:
             for want, size in zip(spec.shape, tensor.shape, strict=True):
                 if isinstance(want, str):
                     sizes[want] = size
-        maker = {slot: step[4] for step in self._steps for slot in step[2]}
         slots = self.schedule.results
         for slot, spec, result in zip(slots, self.signature.results, results, strict=True):
             try:
@@ -221,8 +225,8 @@ class CompiledModel:
                 shape = list(result.shape)
             dtype = str(result.dtype).removeprefix("torch.")
             if dtype != spec.dtype or list(result.shape) != shape:
-                raise _wrong_result(
-                    maker[slot],
+                raise wrong_result(
+                    wiring.maker(slot),
                     f"{spec.name} is {dtype}{list(result.shape)}, it must be {spec.dtype}{shape}",
                 )
 
@@ -266,10 +270,17 @@ class CompiledModel:
         """Figures of the comparison with eager PyTorch: errors by result and by segment."""
         return self.facts.verification
 
+    @property
+    def choice(self) -> Choice | None:
+        """Why it runs where it does, where that was measured: a table to ``print``."""
+        return self.facts.choice
+
     def close(self) -> None:
         """Let go of every executable. The model cannot be called afterwards."""
         for segment in self.segments:
             segment.executable.close()
+        for closing in self._retired:  # at most once each
+            closing()
 
     def __str__(self) -> str:
         rows = [f"compiled {self.facts.name}: {self.signature.describe_arguments()}"]
@@ -279,11 +290,10 @@ class CompiledModel:
         return "\n".join(rows)
 
 
-def _wrong_result(segment: OpenedSegment, cause: str) -> ContractViolation:
-    return ContractViolation(
-        f"segment {segment.id} gave a wrong kind of result on {segment.target}",
-        provider=segment.provider,
-        origin=segment.origin,
-        cause=cause,
-        remedy="report it to the plugin's author; `hardpoint check` shows the whole contract",
+def fell_back_in_words(fact: Mapping[str, object]) -> str:
+    """The warning of a ``fell back`` event."""
+    to = ", ".join(map(str, fact["to"]))  # type: ignore[call-overload]
+    return (
+        f"{fact['program']}: segment {fact['segment']} falls back from {fact['from']} to {to} in "
+        f"{fact['precision']}: {fact['reason']}"
     )

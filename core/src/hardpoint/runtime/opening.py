@@ -8,6 +8,7 @@ from hardpoint.errors import ArtifactError, ContractViolation, HardpointError
 from hardpoint.interfaces.backend import Artifact, Executable
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.probe import Device
+from hardpoint.runtime.faults import translated
 from hardpoint.runtime.step import OpenedSegment
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def open_artifact(
     """Load an artifact with its backend.
 
     :raises ArtifactError: it does not fit this device, machine or version, with the reason.
+    :raises RuntimeFault: out of memory, or the device was lost.
     """
     provider = f"backend:{target.backend}"
     origin = registry.record("backend", target.backend).origin
@@ -29,6 +31,10 @@ def open_artifact(
         error.provider, error.origin = error.provider or provider, error.origin or origin
         raise
     except Exception as error:
+        what = f"opening segment {segment_id} on {target}"
+        fault = translated(error, what, provider=provider, origin=origin)
+        if fault is not None:
+            raise fault from error
         raise ArtifactError(
             f"the artifact of segment {segment_id} could not be opened on {target}",
             provider=provider, origin=origin,
@@ -41,7 +47,8 @@ def open_artifact(
             cause=f"it returned {type(executable).__name__}, not Executable",
             remedy="report it to the plugin's author",
         )  # fmt: skip
-    strided = registry.info("backend", target.backend).strided_inputs
+    info = registry.info("backend", target.backend)
     return OpenedSegment(
-        segment_id, target, device, provider, origin, artifact, executable, strided
-    )
+        segment_id, target, device, provider, origin, artifact, executable,
+        strided=info.strided_inputs, alignment=info.alignment,
+    )  # fmt: skip

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,8 +10,8 @@ from hardpoint.errors import HardpointError, ProviderFailed
 from hardpoint.interfaces.backend import Artifact, Executable
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.probe import Device
-
-Call = Callable[..., tuple[torch.Tensor, ...]]
+from hardpoint.runtime.boundary import Call, Copies, CopyError, entering
+from hardpoint.runtime.faults import translated
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +21,8 @@ class OpenedSegment:
     :param id: the segment's, as in the plan and the schedule.
     :param provider: ``backend:name``. :param origin: its ``distribution version``.
     :param strided: the executable honours strides; where false it gets contiguous tensors only.
+    :param alignment: bytes that the address of each of its inputs must be a multiple of.
+    :param copies: what had to be copied on the way in.
     """
 
     id: str
@@ -32,18 +33,29 @@ class OpenedSegment:
     artifact: Artifact
     executable: Executable
     strided: bool
+    alignment: int = 1
+    copies: Copies = field(default_factory=Copies)
 
     def call(self, moves: bool) -> Call:
         """What the runtime calls: the executable itself where nothing needs to be done around it.
 
         :param moves: some input may come from another device.
         """
-        if moves:
-            return _moving(self.executable, torch.device(self.device.torch_device))
-        return self.executable if self.strided else _contiguous(self.executable)
+        device = torch.device(self.device.torch_device) if moves else None
+        return entering(
+            self.executable, self.copies, device=device, strided=self.strided,
+            alignment=self.alignment,
+        )  # fmt: skip
 
     def failure(self, error: Exception) -> HardpointError:
         """The reader's version of what an executable raised."""
+        if isinstance(error, CopyError):
+            error = error.original
+        fault = translated(
+            error, f"segment {self.id} on {self.target}", provider=self.provider, origin=self.origin
+        )
+        if fault is not None:
+            return fault
         if isinstance(error, HardpointError):
             return error
         return ProviderFailed(
@@ -53,22 +65,3 @@ class OpenedSegment:
             cause=f"{type(error).__name__}: {error}",
             remedy="compile for another target, or report it to the plugin's author",
         )
-
-
-def _contiguous(executable: Executable) -> Call:
-    def call(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        for tensor in inputs:
-            if not tensor.is_contiguous():
-                return executable(*[t.contiguous() for t in inputs])
-        return executable(*inputs)
-
-    return call
-
-
-def _moving(executable: Executable, device: torch.device) -> Call:
-    """Copies what lives elsewhere to the segment's device; ``to`` waits for its source."""
-
-    def call(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return executable(*[t.to(device).contiguous() for t in inputs])
-
-    return call

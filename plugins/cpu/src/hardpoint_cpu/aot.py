@@ -17,17 +17,27 @@ from typing import Any, NoReturn, cast
 import torch
 
 from hardpoint import Artifact, ArtifactError, Executable
-from hardpoint_cpu import eager, host
+from hardpoint_cpu import eager, executed, forks, host
 from hardpoint_cpu.formats import AOT
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
+from hardpoint_cpu.recipe import CPU
 from hardpoint_cpu.segment import Segment
+from hardpoint_cpu.tuning import Tuning
 
 FILE = "model.pt2"
+# What Inductor turns into code of its own.
+_NAMESPACES = ("aten", "prims", "quantized_decomposed")
 _AGAIN = "compile the segment again on a machine like this one, or use mode 'eager'"
 
 
-def compile_segment(segment: Segment, described: Mapping[str, Any], *, freezing: bool) -> Artifact:
-    """Compile into a library.
+def compile_segment(
+    segment: Segment,
+    described: Mapping[str, Any],
+    tuning: Tuning,
+    device: torch.device = CPU,
+    kind: str = AOT,
+) -> Artifact:
+    """Compile into a library for ``device``, where the segment's weights are.
 
     :raises CompileError: no compiler, a custom operator, or AOTInductor's reason.
     """
@@ -35,13 +45,13 @@ def compile_segment(segment: Segment, described: Mapping[str, Any], *, freezing:
     for attribute, (name, tensor) in segment.weights.items():
         # The library is compiled for the layout that it sees: let it be the one that is certain.
         segment.weights[attribute] = (name, tensor.contiguous())
-    package = _compile(segment, described, freezing=freezing)
-    loader = _open(package)
-    needed = {} if freezing else _constants(loader, segment)
+    package, made = _compile(segment, described, tuning, device)
+    loader = _open(package, device)
+    needed = {} if tuning.freezing else _constants(loader, segment, made)
     facts = loader.get_metadata()
     tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
     return Artifact(
-        format=AOT,
+        format=kind,
         files={FILE: package},
         weights=tensors,
         metadata={
@@ -51,7 +61,8 @@ def compile_segment(segment: Segment, described: Mapping[str, Any], *, freezing:
             "isa": facts["AOTI_CPU_ISA"].split(),
             "sha256": hashlib.sha256(package).hexdigest(),
             "constants": needed,
-            "freezing": freezing,
+            "freezing": tuning.freezing,
+            executed.KEY: segment.executed.to_json(),
         },
     )
 
@@ -59,7 +70,7 @@ def compile_segment(segment: Segment, described: Mapping[str, Any], *, freezing:
 def _refuse_custom(segment: Segment) -> None:
     for node in segment.graph.nodes:
         target = node.target
-        if isinstance(target, torch._ops.OpOverload) and target.namespace not in ("aten", "prims"):
+        if isinstance(target, torch._ops.OpOverload) and target.namespace not in _NAMESPACES:
             raise compile_error(
                 f"node {node.name!r} cannot be compiled ahead of time",
                 cause=f"{target} is a custom operator, which the library would have to find "
@@ -68,46 +79,64 @@ def _refuse_custom(segment: Segment) -> None:
             )
 
 
-def _compile(segment: Segment, described: Mapping[str, Any], *, freezing: bool) -> bytes:
+def _compile(
+    segment: Segment, described: Mapping[str, Any], tuning: Tuning, device: torch.device
+) -> tuple[bytes, Mapping[str, torch.Tensor]]:
+    """The package, and the constants that it leaves to be given: those of Inductor's own, too."""
     from torch._inductor.compile_fx import compile_fx_aot
     from torch._inductor.package.package import package_aoti
 
-    patches = {
+    patches: dict[str, Any] = {
         "aot_inductor.package": True,
-        "aot_inductor.package_constants_in_so": freezing,
-        "freezing": freezing,
+        "aot_inductor.package_constants_in_so": tuning.freezing,
     }
+    if not tuning.freezing:  # the only setting that gives them back; nothing is pickled here
+        patches["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
     target = io.BytesIO()
-    from hardpoint_cpu.inductor import compiling  # loading needs no compiler
+    from hardpoint_cpu.inductor import compiling, observed  # loading needs no compiler
 
-    with compiling(described) as (_, inputs):
+    with (
+        compiling(described, device) as (_, inputs),
+        observed(tuning, segment.executed),
+    ):
         made = compile_fx_aot(segment.module(), inputs, config_patches=patches)
-        package_aoti(target, cast("list[Any]", made))
-    return target.getvalue()
+        parts = [made] if isinstance(made, str) else list(cast("list[Any]", made))
+        held = {name: t for p in parts if isinstance(p, dict) for name, (t, _) in p.items()}
+        package_aoti(target, [part for part in parts if not isinstance(part, dict)])
+    return target.getvalue(), held
 
 
-def _constants(loader: Any, segment: Segment) -> dict[str, str]:
-    """The library's name of each constant -> the artifact's name of the weight."""
+def _constants(loader: Any, segment: Segment, made: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """The library's name of each constant -> the artifact's name of the weight.
+
+    :param made: constants that Inductor gave back; those that are new become weights.
+    """
     needed = {}
     for constant in loader.get_constant_fqns():
         if constant not in segment.weights:
-            raise compile_error(
-                "AOTInductor made a constant that the artifact cannot hold",
-                cause=f"the library asks for {constant!r}, which is no weight of the segment",
-                remedy="use the option freezing, which keeps constants in the library",
-            )
+            if constant not in made:
+                raise compile_error(
+                    "AOTInductor made a constant that the artifact cannot hold",
+                    cause=f"the library asks for {constant!r}, which is no weight of the segment",
+                    remedy="use the option freezing, which keeps constants in the library",
+                )
+            tensor = made[constant].detach().contiguous()
+            # Named by what it is: artifacts of one package share weights by their names.
+            content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+            segment.weights[constant] = (f"@constant-{content[:16]}", tensor)
         needed[constant] = segment.weights[constant][0]
     return needed
 
 
-def load(artifact: Artifact) -> AotExecutable:
-    """Open the library and hand it the weights.
+def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
+    """Open the library on ``device`` and hand it the weights.
 
     :raises ArtifactError: damaged, for another torch, platform or processor, or without weights.
     """
     package = eager.file(artifact, FILE)
     facts = artifact.metadata
     _check_host(facts)
+    told = executed.read(facts)
     if hashlib.sha256(package).hexdigest() != facts.get("sha256"):
         raise artifact_error(
             f"{FILE} is damaged",
@@ -118,10 +147,10 @@ def load(artifact: Artifact) -> AotExecutable:
     if not isinstance(constants, Mapping):
         raise artifact_error("the artifact does not name its constants", remedy=_AGAIN)
     names = {str(constant): str(name) for constant, name in constants.items()}
-    found = eager.weights(artifact, tuple(names.values()))
+    found = eager.weights(artifact, tuple(names.values()), device)
     tensors = {constant: found[name].contiguous() for constant, name in names.items()}
     try:
-        loader = _open(package)
+        loader = _open(package, device)
         # A library without its constants crashes the process when it is called.
         wanted = set() if facts.get("freezing") else set(loader.get_constant_fqns())
         if wanted != set(tensors):
@@ -136,7 +165,7 @@ def load(artifact: Artifact) -> AotExecutable:
         raise artifact_error(
             "the library cannot be loaded", cause=in_words(error), remedy=_AGAIN
         ) from error
-    return AotExecutable(loader, tensors)
+    return AotExecutable(loader, tensors, told)
 
 
 def _check_host(facts: Mapping[str, object]) -> None:
@@ -169,12 +198,13 @@ def _check_host(facts: Mapping[str, object]) -> None:
         )
 
 
-def _open(package: bytes | memoryview) -> Any:
+def _open(package: bytes | memoryview, device: torch.device) -> Any:
     """The loader reads a file only; it unpacks what it needs at once, so the file may go."""
     with tempfile.TemporaryDirectory(prefix="hardpoint-aot-") as folder:  # mode 0700
         path = Path(folder) / FILE
         path.write_bytes(package)
-        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+        index = -1 if device.index is None else device.index
+        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
 
 
 def _empty(tensors: Sequence[torch.Tensor]) -> None:
@@ -194,10 +224,17 @@ class AotExecutable(Executable):
     :param weights: tensors that nobody else has; they may share memory with others.
     """
 
-    def __init__(self, loader: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, loader: Any, weights: Mapping[str, torch.Tensor], told: Mapping[str, object]
+    ) -> None:
+        self._told = told
         self._run: Callable[[list[torch.Tensor]], Any] = loader.boxed_run
         # After the last call that runs: the library has nothing but pointers into their memory.
         weakref.finalize(loader, _empty, list(weights.values())).atexit = False
+
+    def facts(self) -> Mapping[str, object]:
+        """What the library was compiled to, and what this process runs it with."""
+        return executed.facts(self._told, "aot")
 
     def close(self) -> None:
         """Let go of the library and the weights, as soon as no call runs any more."""
@@ -205,4 +242,6 @@ class AotExecutable(Executable):
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. The library checks nothing: strides are made right here, the rest by the runtime."""
+        if forks.state.forked is not None and forks.here():
+            return forks.elsewhere(self, inputs)
         return tuple(self._run([tensor.contiguous() for tensor in inputs]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch.export import ExportedProgram
 
@@ -16,14 +17,16 @@ from hardpoint import (
     Support,
     did_you_mean,
 )
-from hardpoint_cpu import eager, host
+from hardpoint_cpu import eager, forks, host
 from hardpoint_cpu.formats import AOT, EAGER, INDUCTOR
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.options import Options
-from hardpoint_cpu.origin import ORIGIN, PROVIDER, artifact_error, compile_error
-from hardpoint_cpu.precision import to_bfloat16
-from hardpoint_cpu.segment import from_program
+from hardpoint_cpu.origin import ORIGIN, PROVIDER, artifact_error
+from hardpoint_cpu.rewrite import in_precision
+from hardpoint_cpu.segment import Segment, from_program
 from hardpoint_cpu.support import support
+from hardpoint_cpu.threads import Threaded
+from hardpoint_cpu.tuning import Tuning
 
 
 class CpuBackend(Backend):
@@ -52,25 +55,26 @@ class CpuBackend(Backend):
         :raises CompileError: with the reason in words.
         :raises ConfigError: unknown options.
         """
-        wanted = Options.parse(options.backend)
-        segment = from_program(program)
-        if options.precision == "bf16":
-            segment = to_bfloat16(segment)
-        elif options.precision != "fp32":
-            raise compile_error(
-                f"the cpu backend does not compute in {options.precision}",
-                remedy="ask for precision 'fp32' or 'bf16', or for another backend",
-            )
+        if forks.here():
+            return forks.elsewhere(self.compile, (program, device, options))
+        wanted = Options.parse(options.backend, options.precision)
+        segment = in_precision(from_program(program), options, wanted)
+        artifact = self._compile(program, segment, options.precision, wanted)
+        if wanted.threads is None:
+            return artifact
+        return replace(artifact, metadata={**artifact.metadata, "threads": wanted.threads})
+
+    def _compile(
+        self, program: ExportedProgram, segment: Segment, precision: str, wanted: Options
+    ) -> Artifact:
         if wanted.mode == "eager":
             return eager.compile_segment(segment, self._operators)
         from hardpoint_cpu import aot, inductor, shapes  # not above: a second to import
 
-        described = shapes.describe(program)
+        described, tuning = shapes.describe(program), Tuning.of(wanted, precision)
         if wanted.mode == "inductor":
-            return inductor.compile_segment(
-                segment, described, self._operators, freezing=wanted.freezing
-            )
-        return aot.compile_segment(segment, described, freezing=wanted.freezing)
+            return inductor.compile_segment(segment, described, self._operators, tuning)
+        return aot.compile_segment(segment, described, tuning)
 
     def load(self, artifact: Artifact, device: Device) -> Executable:
         """Open an artifact of any of the modes.
@@ -83,6 +87,13 @@ class CpuBackend(Backend):
                 f"the cpu backend has no device {device.id!r}",
                 remedy=did_you_mean(device.id, known),
             )
+        if forks.here():
+            return forks.elsewhere(self.load, (artifact, device))
+        made = self._load(artifact)
+        threads = artifact.metadata.get("threads")
+        return Threaded(made, threads) if isinstance(threads, int) else made
+
+    def _load(self, artifact: Artifact) -> Executable:
         if artifact.format == EAGER:
             return eager.load(artifact, self._operators)
         if artifact.format == INDUCTOR:

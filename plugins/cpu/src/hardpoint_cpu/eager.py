@@ -7,33 +7,36 @@ from collections.abc import Mapping
 import torch
 
 from hardpoint import Artifact, Executable
-from hardpoint_cpu import emit, wire
+from hardpoint_cpu import emit, executed, forks, wire, wire_read
 from hardpoint_cpu.formats import EAGER
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.origin import artifact_error
+from hardpoint_cpu.recipe import CPU
 from hardpoint_cpu.segment import Segment
 
 
-def compile_segment(segment: Segment, operators: Operators) -> Artifact:
+def compile_segment(segment: Segment, operators: Operators, kind: str = EAGER) -> Artifact:
     """The graph as data; nothing is generated.
 
     :raises CompileError: a node that the format does not hold.
     """
     return Artifact(
-        format=EAGER,
+        format=kind,
         files={wire.FILE: wire.encode(segment, operators)},
         weights=segment.named_weights(),
-        metadata={"torch": torch.__version__},
+        metadata={"torch": torch.__version__, executed.KEY: segment.executed.to_json()},
     )
 
 
-def load(artifact: Artifact, operators: Operators) -> EagerExecutable:
-    """Open an artifact of this mode.
+def load(artifact: Artifact, operators: Operators, device: torch.device = CPU) -> EagerExecutable:
+    """Open an artifact of this mode on ``device``.
 
     :raises ArtifactError: damaged, or its weights are not all there.
     """
-    recipe = wire.decode(file(artifact, wire.FILE), operators)
-    return EagerExecutable(emit.function(recipe, weights(artifact, recipe.weights)))
+    recipe = wire_read.decode(file(artifact, wire.FILE), operators, device)
+    told = executed.read(artifact.metadata)
+    held = weights(artifact, recipe.weights, device)
+    return EagerExecutable(emit.function(recipe, held), told, device.type)
 
 
 def file(artifact: Artifact, name: str) -> bytes | memoryview:
@@ -46,8 +49,10 @@ def file(artifact: Artifact, name: str) -> bytes | memoryview:
     return artifact.files[name]
 
 
-def weights(artifact: Artifact, names: tuple[str, ...]) -> Mapping[str, torch.Tensor]:
-    """The weights that a graph uses, detached; memory stays shared.
+def weights(
+    artifact: Artifact, names: tuple[str, ...], device: torch.device = CPU
+) -> Mapping[str, torch.Tensor]:
+    """The weights that a graph uses, detached, on ``device``; memory is shared where it is there.
 
     :raises ArtifactError: one is not there.
     """
@@ -58,22 +63,30 @@ def weights(artifact: Artifact, names: tuple[str, ...]) -> Mapping[str, torch.Te
             f"the artifact lacks the weight {missing[0]!r}{more}",
             remedy="load it together with the weights that it was compiled with",
         )
-    return {name: artifact.weights[name].detach() for name in names}
+    return {name: artifact.weights[name].detach().to(device) for name in names}
 
 
 class EagerExecutable(Executable):
     """A straight-line function over PyTorch's operators. Safe to call from any thread."""
 
-    def __init__(self, run: emit.Function) -> None:
-        self._run = run
+    def __init__(
+        self, run: emit.Function, told: Mapping[str, object], device_type: str = "cpu"
+    ) -> None:
+        self._run, self._told, self._type = run, told, device_type
+
+    def facts(self) -> Mapping[str, object]:
+        """The arithmetic of the graph's operators, and what this process runs them with."""
+        return executed.facts(self._told, "eager")
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run, without recording gradients and without the caller's autocast."""
+        if forks.state.forked is not None and forks.here():
+            return forks.elsewhere(self, inputs)
         # Asking is five times cheaper than entering a context that changes nothing.
         if torch.is_grad_enabled():
             with torch.no_grad():
                 return self(*inputs)
-        if torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
+        if torch.is_autocast_enabled(self._type):
+            with torch.autocast(self._type, enabled=False):
                 return self._run(*inputs)
         return self._run(*inputs)

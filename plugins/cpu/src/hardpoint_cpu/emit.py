@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from hardpoint_cpu.wire import Recipe, Sub, Value, Weight
+from hardpoint_cpu.recipe import Recipe, Sub, Value, Weight
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
 

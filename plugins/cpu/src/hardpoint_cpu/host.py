@@ -62,6 +62,17 @@ def isa() -> frozenset[str]:
     return frozenset(name for name, needed in _ISA_FLAGS.items() if needed <= flags)
 
 
+def has_vnni() -> bool:
+    """Whether the processor sums up products of 8-bit integers in 32 bits."""
+    info = _cpuinfo()
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(info.get("flags", "").split()))
+
+
+def numa_nodes(folder: Path = Path("/sys/devices/system/node")) -> int:
+    """Parts of the main memory that are near to some cores and far from others; 1: all is near."""
+    return max(1, sum(1 for path in folder.glob("node[0-9]*") if path.is_dir()))
+
+
 def compiler_missing() -> str | None:
     """Why Inductor would find no C++ compiler here; ``None`` where it finds one."""
     named = os.environ.get("CXX")
@@ -95,5 +106,10 @@ def device() -> Device:
         name=name,
         torch_device="cpu",
         memory=_memory(),
-        properties={"machine": machine(), "isa": sorted(isa()), "cores": _usable_cores()},
+        properties={
+            "machine": machine(),
+            "isa": sorted(isa()),
+            "cores": _usable_cores(),
+            "numa_nodes": numa_nodes(),
+        },
     )

@@ -14,6 +14,7 @@ _PRODUCTS = {
     "linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "mv", "einsum", "bilinear",
     "convolution", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
     "conv_transpose3d", "scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu",
+    "_weight_int8pack_mm", "_weight_int4pack_mm_for_cpu",
 }  # fmt: skip
 _NORMS = {
     "layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "batch_norm",

@@ -6,6 +6,7 @@ is looked up here and nowhere else, so that a file can never reach an arbitrary 
 
 from __future__ import annotations
 
+import importlib
 import math
 import operator
 from collections.abc import Callable
@@ -39,6 +40,16 @@ _PYTHON_NAMES = {function: name for name, function in _PYTHON.items()}
 _NAMESPACES = frozenset({"aten", "prims"})
 # Reads a file of the caller's choice: no business of a computation.
 _DENIED = frozenset({"aten.from_file.default", "aten.from_file.out"})
+# What int8 layers are written in. Registered by a module of PyTorch that imports on demand.
+_QUANTIZATION = "quantized_decomposed"
+_QUANTIZATION_NAMES = frozenset(
+    f"{_QUANTIZATION}.{name}"
+    for name in (
+        "quantize_per_tensor.default", "quantize_per_tensor.tensor", "choose_qparams.tensor",
+        "dequantize_per_tensor.default", "dequantize_per_tensor.tensor",
+        "dequantize_per_channel.default",
+    )
+)  # fmt: skip
 _CONTROL_FLOW = frozenset({"cond", "while_loop", "map_impl", "scan", "associative_scan"})
 
 
@@ -87,6 +98,8 @@ class Operators:
         if len(parts) != 3:
             raise UnknownOperatorError(f"{name!r} names no operator")
         self._check(name, parts[0])
+        if name in _QUANTIZATION_NAMES:
+            importlib.import_module("torch.ao.quantization.fx._decomposed")
         try:
             found = getattr(getattr(getattr(torch.ops, parts[0]), parts[1]), parts[2])
         except AttributeError:
@@ -98,6 +111,8 @@ class Operators:
         return found
 
     def _check(self, name: str, namespace: str) -> None:
+        if name in _QUANTIZATION_NAMES:
+            return
         if namespace not in self._namespaces:
             raise UnknownOperatorError(
                 f"{name} is a custom operator of {namespace!r}, which was not allowed: open the "

@@ -1,7 +1,7 @@
-"""Rewrite a segment so that its float32 arithmetic is done in bfloat16.
+"""Rewrite a segment so that its float32 arithmetic is done in bfloat16, or in float16.
 
 Every value of the program has one dtype there; here it may be had in two forms, as declared
-(*wide*) and in bfloat16 (*narrow*), a cast between them being made where a node wants the other.
+(*wide*) and in the one asked for (*narrow*; bfloat16 below), cast where a node wants the other.
 
 - A node runs narrow if its operator may (``narrow_ops``) and one of its inputs is *hot*: it comes
   from a float input of the segment or from a parameter. Positions, masks and tables made of
@@ -18,19 +18,21 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
-from torch.utils._pytree import tree_any, tree_map, tree_map_only
+from torch.utils._pytree import tree_any, tree_map
 
-from hardpoint_cpu import narrow_ops
-from hardpoint_cpu.origin import compile_error, in_words
+from hardpoint_cpu import fakes, layers, narrow_ops
+from hardpoint_cpu.fakes import dtype_of
+from hardpoint_cpu.origin import compile_error
 from hardpoint_cpu.segment import Segment
 
-_NARROWED = (torch.float32, torch.float16)
-_LARGEST = torch.finfo(torch.bfloat16).max
+# What is computed in it instead. bfloat16 has numbers beyond float16's range, and stays.
+_NARROWED = {torch.bfloat16: (torch.float32, torch.float16), torch.float16: (torch.float32,)}
+_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 _aten = torch.ops.aten
 _SIZES = (_aten.sym_size.int, _aten.sym_numel.default, _aten.sym_stride.int)
 
@@ -52,17 +54,27 @@ class _Forms:
 
 
 def to_bfloat16(segment: Segment) -> Segment:
-    """``segment`` with its arithmetic in bfloat16, and the weights that it then needs.
+    """:func:`to_half` with bfloat16."""
+    return to_half(segment, torch.bfloat16)
 
+
+def to_half(segment: Segment, dtype: torch.dtype) -> Segment:
+    """``segment`` with its arithmetic in ``dtype``, and the weights that it then needs.
+
+    :param dtype: ``torch.bfloat16`` or ``torch.float16``.
     :raises CompileError: a node that does not take it; names the node.
     """
-    return _Narrower(segment).run()
+    return _Narrower(segment, dtype).run()
 
 
 class _Narrower:
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, dtype: torch.dtype) -> None:
         self._source = segment
+        self._half, self._name = dtype, _NAMES[dtype]
+        self._narrowed = _NARROWED[dtype]
+        self._largest = torch.finfo(dtype).max
         self._made = Segment(Graph(), subgraphs=segment.subgraphs)
+        self._made.executed = replace(segment.executed)
         self._forms: dict[Node, _Forms] = {}
         self._weights: dict[tuple[object, ...], str] = {}
 
@@ -75,8 +87,8 @@ class _Narrower:
                 self._call(node)
             else:
                 self._take(node)
-        self._made.graph.eliminate_dead_code(_must_stay)
-        self._drop_unused_weights()
+        self._made.graph.eliminate_dead_code(layers.must_stay)
+        self._made.drop_unused_weights()
         return self._made
 
     def _take(self, node: Node) -> None:
@@ -84,11 +96,11 @@ class _Narrower:
         if node.op == "placeholder":
             made = self._made.graph.node_copy(node)
             made.meta = dict(node.meta)
-            floating = _dtype(node) in _NARROWED
-            self._forms[node] = _Forms(_dtype(node), floating, floating, wide=made)
+            floating = dtype_of(node) in self._narrowed
+            self._forms[node] = _Forms(dtype_of(node), floating, floating, wide=made)
         elif node.target in self._source.weights:
             _, tensor = self._source.weights[str(node.target)]
-            hot = node.target in self._source.parameters and tensor.dtype in _NARROWED
+            hot = node.target in self._source.parameters and tensor.dtype in self._narrowed
             self._forms[node] = _Forms(tensor.dtype, hot, False)
         else:
             made = self._made.graph.node_copy(node)
@@ -99,9 +111,9 @@ class _Narrower:
         inputs = [self._forms[n] for n in node.all_input_nodes]
         hot = any(form.hot for form in inputs)
         extreme = any(form.extreme for form in inputs) or tree_any(
-            _is_extreme, (node.args, node.kwargs)
+            self._is_extreme, (node.args, node.kwargs)
         )
-        dtype = _dtype(node)
+        dtype = dtype_of(node)
         # Integers are exact, whatever they were counted from: a new start.
         form = _Forms(dtype, hot and (dtype is None or dtype.is_floating_point), extreme)
         picks = node.all_input_nodes[0] if _is_getitem(node) else None
@@ -152,9 +164,9 @@ class _Narrower:
                 wide = keep and self._forms[argument].dtype is torch.float32
                 return self._want(argument, narrow=not wide)
             if isinstance(argument, torch.dtype):
-                return torch.bfloat16 if argument in _NARROWED else argument
-            if _is_extreme(argument):
-                return math.copysign(_LARGEST, argument)
+                return self._half if argument in self._narrowed else argument
+            if self._is_extreme(argument):
+                return math.copysign(self._largest, argument)
             return argument
 
         args = tuple(
@@ -162,34 +174,23 @@ class _Narrower:
             for i, argument in enumerate(node.args)
         )
         kwargs = {k: tree_map(changed, v, is_leaf=_is_leaf) for k, v in node.kwargs.items()}
+        if self._made.executed.precision == "fp32" and not target.is_view:
+            self._made.executed.precision = self._name
         return self._emit(target, args, kwargs, node)
 
     def _emit(
         self, target: torch._ops.OpOverload, args: Any, kwargs: Mapping[str, Any], node: Node
     ) -> Node:
         """Add a call, and learn from PyTorch what dtype its result has now."""
-        made = self._made.graph.call_function(target, args, dict(kwargs))
-        value = node.meta["val"]
-        fake_args, fake_kwargs = tree_map_only(Node, lambda n: n.meta["val"], (args, dict(kwargs)))
-        mode = _fake_mode(value)
-        try:
-            with mode, mode.shape_env.suppress_guards(), torch.no_grad():
-                made.meta["val"] = target(*fake_args, **fake_kwargs)
-        except Exception as error:
-            raise compile_error(
-                f"node {node.name!r} ({target}) cannot be computed in bf16",
-                cause=in_words(error),
-                remedy="use precision 'fp32' for this segment",
-            ) from error
-        return made
+        return fakes.call(self._made.graph, target, args, kwargs, node, self._name)
 
     def _add_narrow(self, node: Node, form: _Forms, made: Node) -> None:
         """Record a narrow result; give it the dtype that the program's would have."""
         if form.dtype is not None:
-            wanted = torch.bfloat16 if form.dtype in _NARROWED else form.dtype
+            wanted = self._half if form.dtype in self._narrowed else form.dtype
             if made.meta["val"].dtype != wanted:
                 made = self._cast(made, wanted)
-            if form.dtype not in _NARROWED:
+            if form.dtype not in self._narrowed:
                 form.wide = made
         form.narrow = made
         form.extreme = False
@@ -198,8 +199,8 @@ class _Narrower:
         """``node``'s value in one form, cast if it exists in the other only."""
         form = self._forms[node]
         if node.op == "get_attr" and form.dtype is not None:
-            return self._weight(node, form, narrow=narrow and form.dtype in _NARROWED)
-        if form.dtype not in _NARROWED or not narrow:
+            return self._weight(node, form, narrow=narrow and form.dtype in self._narrowed)
+        if form.dtype not in self._narrowed or not narrow:
             if form.wide is None:
                 if form.narrow is None or form.dtype is None:
                     raise compile_error(
@@ -210,10 +211,9 @@ class _Narrower:
             return form.wide
         if form.narrow is None:
             assert form.wide is not None
-            # Every finite float16 number is within bfloat16's range.
-            outside = form.extreme and form.dtype is torch.float32
+            outside = form.extreme and form.dtype is torch.float32  # float16 is always inside
             source = self._saturated(form.wide) if outside else form.wide
-            form.narrow = self._cast(source, torch.bfloat16)
+            form.narrow = self._cast(source, self._half)
         return form.narrow
 
     def _weight(self, node: Node, form: _Forms, *, narrow: bool) -> Node:
@@ -223,11 +223,10 @@ class _Narrower:
             return existing
         name, tensor = self._source.weights[str(node.target)]
         if narrow:
-            name, tensor = f"{name}@bf16", _cast_weight(tensor)
-        attribute = f"w{len(self._made.weights)}"
-        self._made.weights[attribute] = (name, tensor)
+            name, tensor = f"{name}@{self._name}", self._cast_weight(tensor)
+        attribute = self._made.add_weight(name, tensor)
         made = self._made.graph.get_attr(attribute)
-        with _fake_mode(node.meta["val"]):
+        with fakes.fake_mode(node.meta["val"]):
             made.meta["val"] = torch.empty_like(node.meta["val"], dtype=tensor.dtype)
         if narrow:
             form.narrow = made
@@ -239,36 +238,22 @@ class _Narrower:
         return self._emit(_aten._to_copy.default, (source,), {"dtype": dtype}, source)
 
     def _saturated(self, source: Node) -> Node:
-        """``source``, finite numbers brought within bfloat16's range; infinities and NaN stay."""
-        inside = self._emit(_aten.clamp.default, (source, -_LARGEST, _LARGEST), {}, source)
+        """``source``, finite numbers brought within the range; infinities and NaN stay."""
+        limits = (-self._largest, self._largest)
+        inside = self._emit(_aten.clamp.default, (source, *limits), {}, source)
         infinite = self._emit(_aten.isinf.default, (source,), {}, source)
         return self._emit(_aten.where.self, (infinite, source, inside), {}, source)
 
-    def _drop_unused_weights(self) -> None:
-        used = {n.target for n in self._made.graph.nodes if n.op == "get_attr"}
-        kept = [(n, self._made.weights[n]) for n in self._made.weights if n in used]
-        self._made.weights = dict(kept)
+    def _cast_weight(self, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()
+        if tensor.dtype is torch.float16:
+            return tensor.to(self._half)
+        inside = tensor.clamp(-self._largest, self._largest)
+        return torch.where(tensor.isinf(), tensor, inside).to(self._half)
 
-
-def _cast_weight(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach()
-    if tensor.dtype is torch.float16:
-        return tensor.to(torch.bfloat16)
-    inside = tensor.clamp(-_LARGEST, _LARGEST)
-    return torch.where(tensor.isinf(), tensor, inside).to(torch.bfloat16)
-
-
-def _dtype(node: Node) -> torch.dtype | None:
-    value = node.meta.get("val")
-    return value.dtype if isinstance(value, torch.Tensor) else None
-
-
-def _fake_mode(value: Any) -> Any:
-    """The fake mode under which the program was captured."""
-    for item in [value] if isinstance(value, torch.Tensor) else value:
-        if isinstance(item, torch.Tensor):
-            return item.fake_mode  # type: ignore[attr-defined]
-    raise TypeError(f"no tensor in {value!r}")
+    def _is_extreme(self, argument: Any) -> bool:
+        finite = isinstance(argument, float) and math.isfinite(argument)
+        return finite and abs(argument) > self._largest
 
 
 def _is_leaf(argument: Any) -> bool:
@@ -276,12 +261,4 @@ def _is_leaf(argument: Any) -> bool:
 
 
 def _is_getitem(node: Node) -> bool:
-    return node.target is operator.getitem and _dtype(node) is not None
-
-
-def _is_extreme(argument: Any) -> bool:
-    return isinstance(argument, float) and math.isfinite(argument) and abs(argument) > _LARGEST
-
-
-def _must_stay(node: Node) -> bool:
-    return node.op in ("placeholder", "output") or node.is_impure()
+    return node.target is operator.getitem and dtype_of(node) is not None

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.fx import Graph, GraphModule, Node
 
+from hardpoint_cpu.executed import Executed
 from hardpoint_cpu.origin import compile_error
 
 # Proven by the exporter; and a change of precision makes it untrue.
@@ -27,12 +28,29 @@ class Segment:
     :param weights: attribute ``w<i>`` -> (the program's name for it, the tensor).
     :param parameters: those attributes that the model calls parameters, not buffers or constants.
     :param subgraphs: attribute -> sub-graph of a control-flow operator.
+    :param executed: what it is computed in.
     """
 
     graph: Graph
     weights: dict[str, tuple[str, torch.Tensor]] = field(default_factory=dict)
     parameters: set[str] = field(default_factory=set)
     subgraphs: dict[str, GraphModule] = field(default_factory=dict)
+    executed: Executed = field(default_factory=Executed)
+
+    def add_weight(self, name: str, tensor: torch.Tensor, *, parameter: bool = False) -> str:
+        """Hold one weight more; its attribute."""
+        attribute = f"w{len(self.weights)}"
+        while attribute in self.weights:
+            attribute += "_"
+        self.weights[attribute] = (name, tensor)
+        if parameter:
+            self.parameters.add(attribute)
+        return attribute
+
+    def drop_unused_weights(self) -> None:
+        """Let go of the weights that no node refers to."""
+        used = {node.target for node in self.graph.nodes if node.op == "get_attr"}
+        self.weights = {name: found for name, found in self.weights.items() if name in used}
 
     def named_weights(self) -> dict[str, torch.Tensor]:
         """The weights by the program's names, for ``Artifact.weights``."""

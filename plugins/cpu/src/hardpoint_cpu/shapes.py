@@ -110,7 +110,9 @@ def _written(size: int | torch.SymInt, name: str, names: Mapping[Any, str]) -> A
     return tree(size.node.expr)
 
 
-def fakes(described: Mapping[str, Any]) -> tuple[ShapeEnv, FakeTensorMode, list[torch.Tensor]]:
+def fakes(
+    described: Mapping[str, Any], device: torch.device | str = "cpu"
+) -> tuple[ShapeEnv, FakeTensorMode, list[torch.Tensor]]:
     """Fake inputs as :func:`describe` wrote them, contiguous, in a new shape environment.
 
     :raises ArtifactError: the description is damaged.
@@ -128,7 +130,7 @@ def fakes(described: Mapping[str, Any]) -> tuple[ShapeEnv, FakeTensorMode, list[
             for facts in described["inputs"]:
                 dtype = getattr(torch, facts["dtype"])
                 shape = [_read(size, sizes) for size in facts["shape"]]
-                made.append(torch.empty(shape, dtype=dtype))
+                made.append(torch.empty(shape, dtype=dtype, device=device))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise artifact_error(
             "the artifact's description of its inputs is damaged",

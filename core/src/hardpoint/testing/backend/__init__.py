@@ -10,6 +10,7 @@ from hardpoint.testing.backend.memory import MemoryChecks
 from hardpoint.testing.backend.models import ModelChecks
 from hardpoint.testing.backend.packages import PackageChecks
 from hardpoint.testing.backend.parts import PartsChecks
+from hardpoint.testing.backend.said import SaidChecks
 from hardpoint.testing.backend.sizes import SizeChecks
 from hardpoint.testing.backend.values import ValueChecks
 from hardpoint.testing.every import EveryKind
@@ -22,6 +23,7 @@ class BackendSuite(
     ValueChecks,
     MemoryChecks,
     CallingChecks,
+    SaidChecks,
     ModelChecks,
     ClaimChecks,
     PartsChecks,

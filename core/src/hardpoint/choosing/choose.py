@@ -1,0 +1,267 @@
+"""The measured choice: candidates tried under a budget, the best one loaded, all remembered."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from hardpoint.choosing import identity
+from hardpoint.choosing.cache import Cache, open_cache
+from hardpoint.choosing.choice import Choice, choice_from_json
+from hardpoint.choosing.mixes import mixes
+from hardpoint.choosing.request import Request
+from hardpoint.choosing.row import Row, State
+from hardpoint.choosing.trial import Trial
+from hardpoint.errors import CompileError, HardpointError, HardpointWarning
+from hardpoint.events import Event
+from hardpoint.measuring.candidate import Candidate
+from hardpoint.measuring.limits import Limits
+from hardpoint.measuring.results import Failure
+from hardpoint.measuring.session import Session
+from hardpoint.measuring.survey import Survey
+from hardpoint.numerics import json_number
+from hardpoint.package.load import load_package
+from hardpoint.program.program import Program
+from hardpoint.runtime.model import CompiledModel
+
+if TYPE_CHECKING:
+    from hardpoint.compiler.request import Progress
+    from hardpoint.registry.registry import Registry
+
+
+# Whoever was timed to the end stands before those that were given up.
+_PLACES: Mapping[State, int] = {"winner": 0, "timed": 1, "ready": 1, "slower": 2}
+
+
+def choose(
+    program: Program,
+    *,
+    registry: Registry,
+    request: Request,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """The best way to run ``program`` here, compiled; ``.choice`` of it says why.
+
+    :raises CompileError: nothing that was tried runs it within the error asked for.
+    """
+    started, threads = time.monotonic(), torch.get_num_threads()
+    program_and_machine = (identity.of_program(program), identity.of_machine(threads))
+    chooser = _Chooser(program, registry, request, progress, threads, started, program_and_machine)
+    cache = open_cache()
+    if cache is None:
+        return chooser.measure(None, None)
+    try:
+        return _with_cache(chooser, cache, request, progress)
+    finally:
+        cache.close()
+
+
+def _with_cache(
+    chooser: _Chooser, cache: Cache, request: Request, progress: Progress | None
+) -> CompiledModel:
+    """What is known; else measured, while no other process measures."""
+    known = chooser.recall(cache)
+    if known is not None:
+        return known
+
+    def waiting() -> None:
+        if progress is not None:
+            progress(0, 1, "another process measures; waiting for it")
+
+    with cache.lock(request.budget.seconds, waiting) as alone:
+        known = chooser.recall(cache)  # the other one may have chosen the same
+        if known is not None:
+            return known
+        chooser.started = time.monotonic()
+        return chooser.measure(cache, cache.work() if alone else None)
+
+
+class _Chooser:
+    """One choice.
+
+    :ivar started: when the budget began.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        registry: Registry,
+        request: Request,
+        progress: Progress | None,
+        threads: int,
+        started: float,
+        program_and_machine: tuple[str, str],
+    ) -> None:
+        self._program, self._registry, self._request = program, registry, request
+        self._progress, self._threads, self.started = progress, threads, started
+        self._identity = program_and_machine
+
+    def recall(self, cache: Cache) -> CompiledModel | None:
+        """The same choice from before, where it still holds."""
+        found = cache.database.choice(*self._key())
+        if found is None:
+            return None
+        data, digest = found
+        try:
+            choice = replace(choice_from_json(data), remembered=True)
+        except (KeyError, TypeError, ValueError):  # another version wrote it: choose again
+            return None
+        if choice.not_tried and choice.budget < self._request.budget.seconds:
+            return None
+        path = cache.get(digest)
+        if path is None:
+            return None
+        try:
+            # Its whole content was just compared with its hash.
+            return self._load(path, choice, "quick")
+        except HardpointError as error:
+            warnings.warn(
+                f"what was chosen before cannot be loaded, and is measured again: {error.what}"
+                + (f": {error.cause}" if error.cause else ""),
+                HardpointWarning, stacklevel=2,
+            )  # fmt: skip
+            return None
+
+    def measure(self, cache: Cache | None, folder: Path | None) -> CompiledModel:
+        """Try what there is, and load the best.
+
+        :param folder: to work in; ``None``: a temporary one.
+        """
+        request, budget = self._request, self._request.budget
+        limits = Limits(
+            build_seconds=budget.candidate_seconds,
+            load_seconds=min(Limits().load_seconds, budget.candidate_seconds),
+            memory_bytes=budget.memory,
+        )
+        with Session(
+            self._program, self._registry, limits=limits, threads=self._threads, folder=folder,
+            objective=request.objective,
+        ) as session:  # fmt: skip
+            self._say(0, 1, "asking the backends what they support")
+            trial = Trial(session, request, cache, self._identity, self._left, self._progress)
+            found = session.survey(
+                precisions=request.precisions, options=request.options, cover=trial.cover
+            )
+            mixed = self._try(session, found, trial)
+            trial.decide()
+            left_out = [*found.left_out]
+            mixed_in = {target for candidate in mixed for target in candidate.targets}
+            left_out += [(str(t), why) for t, why in found.partial.items() if t not in mixed_in]
+            choice = self._choice(trial, left_out)
+            digest = trial.digests.get(choice.winner.key)
+            model = self._load(trial.packages[choice.winner.key], choice, "full")
+        if cache is not None and digest is not None:
+            try:
+                cache.database.keep_choice(self._key(), choice.to_json(), digest)
+                cache.trim(digest)
+            except (sqlite3.Error, OSError) as error:
+                warnings.warn(
+                    f"the choice is not remembered: {error}", HardpointWarning, stacklevel=2
+                )
+        return model
+
+    def _try(self, session: Session, found: Survey, trial: Trial) -> list[Candidate]:
+        """Try defaults, then variants of the best first, then mixes; gives the mixes."""
+        request = self._request
+        rank = {precision: i for i, precision in enumerate(request.precisions)}
+        plain = [c for c in found.candidates if not c.variant]
+        trial.run(sorted(plain, key=lambda c: min(rank[p] for p in c.precisions.values())))
+        order = {(row.candidate.target, row.candidate.precision): i
+                 for i, row in enumerate(_ranked(trial.rows.values(), request))}  # fmt: skip
+        varied = [c for c in found.candidates if c.variant]
+        trial.run(sorted(varied, key=lambda c: order.get((c.target, c.precision), len(order))))
+        best = next(iter(_ranked(trial.rows.values(), request)), None)
+        partial = {target: session.covered.get(target, 0) for target in found.partial}
+        mixed = mixes(
+            self._registry, partial, None if best is None else best.candidate, request.objective,
+            request.precisions, request.options,
+        )  # fmt: skip
+        trial.run(mixed)
+        return mixed
+
+    def _choice(self, trial: Trial, left_out: list[tuple[str, Failure]]) -> Choice:
+        request = self._request
+        good = _ranked(trial.rows.values(), request)
+        if not good:
+            raise _nothing(self._program, [*trial.rows.values()], left_out, request)
+        first = replace(good[0], state="winner")
+        bad = [row for row in trial.rows.values() if row not in good]
+        contest = trial.contest
+        race = None if contest is None else contest.last
+        return Choice(
+            objective=request.objective,
+            max_error={str(p): limit for p, limit in request.max_error.items()},
+            rows=(first, *good[1:], *bad),
+            left_out=tuple(left_out),
+            eager=race.timing(race.baseline) if race is not None and race.baseline else None,
+            noise=1.0 if race is None else race.noise,
+            noisy=race is not None and race.noisy,
+            seconds=time.monotonic() - self.started,
+            budget=request.budget.seconds,
+            threads=self._threads,
+        )
+
+    def _load(self, path: Path, choice: Choice, verify: str) -> CompiledModel:
+        model = load_package(path, registry=self._registry, verify=verify)  # type: ignore[arg-type]
+        allowed = json_number(self._request.limit(choice.winner))
+        verification: Mapping[str, object] = {**model.verification, "allowed": allowed}
+        model.facts = replace(model.facts, verification=verification, choice=choice)
+        self._registry.emit(
+            Event("chosen", data={"program": self._program.name, "winner": choice.winner.label,
+                                  "objective": choice.objective, "remembered": choice.remembered,
+                                  "seconds": time.monotonic() - self.started})
+        )  # fmt: skip
+        return model
+
+    def _key(self) -> tuple[str, str, str, str]:
+        environment = identity.of_everything(self._registry)
+        request = json.dumps(self._request.to_json(), sort_keys=True)
+        return (*self._identity, environment, request)
+
+    def _left(self) -> float:
+        return self._request.budget.seconds - (time.monotonic() - self.started)
+
+    def _say(self, done: int, total: int, what: str) -> None:
+        if self._progress is not None:
+            self._progress(done, total, what)
+
+
+def _ranked(rows: Iterable[Row], request: Request) -> list[Row]:
+    """Those that run, the best first."""
+    running = (row for row in rows if row.state in _PLACES)
+    return sorted(running, key=lambda row: (_PLACES[row.state], _cost(row, request)))
+
+
+def _cost(row: Row, request: Request) -> float:
+    if request.objective == "size":
+        return float(row.bytes or 0)
+    if request.objective == "memory":
+        return float(row.memory_bytes or 0)
+    if row.timing is None:
+        return 0.0
+    return row.timing.p50 if request.objective == "latency" else -row.timing.throughput
+
+
+def _nothing(
+    program: Program,
+    rows: list[Row],
+    left_out: list[tuple[str, Failure]],
+    request: Request,
+) -> CompileError:
+    """Nothing runs it: each reason."""
+    said = [f"{row.label}: {row.failure or row.state}" for row in rows]
+    said += [f"{name}: {failure.reason}" for name, failure in left_out]
+    return CompileError(
+        f"no target was found that runs {program.name} within the error asked for",
+        cause="; ".join(said) or "no backend is installed",
+        remedy="allow more with max_error= or budget=, or name targets: hp.plan(program, "
+        "targets=[...])",
+    )

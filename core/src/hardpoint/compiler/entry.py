@@ -1,0 +1,81 @@
+"""What ``hardpoint.compile`` is given: a plan, or a program that is planned or chosen for first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hardpoint.choosing.budget import Budget
+from hardpoint.compiler.compile import compile_plan
+from hardpoint.compiler.fallback import later
+from hardpoint.compiler.precision import PrecisionAsked
+from hardpoint.compiler.request import Options, Progress, read_chain
+from hardpoint.errors import CompileError, ConfigError
+from hardpoint.interfaces.kinds import Target
+from hardpoint.interfaces.partitioner import Objective
+from hardpoint.planning.plan import Plan
+from hardpoint.planning.planner import Targets, plan_program
+from hardpoint.program.program import Program
+from hardpoint.runtime.model import CompiledModel
+
+if TYPE_CHECKING:
+    from hardpoint.registry.registry import Registry
+
+
+def compile_given(
+    given: Plan | Program,
+    *,
+    registry: Registry,
+    targets: Targets | None,
+    objective: Objective | None,
+    precision: PrecisionAsked,
+    max_error: float | None,
+    budget: Budget | float | None,
+    options: Options | None,
+    isolate: bool,
+    timeout: float | None,
+    fallback: str | Target | Sequence[str | Target] | None,
+    progress: Progress | None,
+) -> CompiledModel:
+    """See :func:`hardpoint.compile`.
+
+    :raises ConfigError: arguments that contradict each other.
+    """
+    if isinstance(given, Program) and targets in (None, "auto"):
+        from hardpoint.choosing.choose import choose
+        from hardpoint.choosing.request import read_request
+
+        if timeout is not None:
+            raise ConfigError(
+                "timeout= goes with isolate= and named targets; targets='auto' has its budget=",
+                remedy="e.g. budget=hardpoint.Budget(candidate_seconds=60)",
+            )
+        request = read_request(objective or "latency", precision, max_error, options, budget)
+        chain = read_chain(fallback, registry)
+        model = choose(given, registry=registry, request=request, progress=progress)
+        if chain:
+            model.fallback = later(chain, registry, model)
+        return model
+    if budget is not None:
+        raise ConfigError(
+            "budget= is for targets='auto': what is planned for named targets is not measured",
+            remedy="leave it out, or give the program itself and targets='auto'",
+        )
+    if isinstance(given, Program):
+        given = plan_program(
+            given, registry=registry, targets=targets or "auto", objective=objective or "latency"
+        )
+    elif not isinstance(given, Plan):
+        raise CompileError(
+            f"compile() takes a plan or a program, got {type(given).__name__}",
+            remedy="capture the model first: hp.compile(hp.capture(model, (x,)))",
+        )
+    elif targets is not None or objective is not None:
+        raise ConfigError(
+            "a plan has its targets and its objective already",
+            remedy="give them to hp.plan(), or the program itself to hp.compile()",
+        )
+    return compile_plan(
+        given, registry=registry, precision=precision, max_error=max_error, options=options,
+        isolate=isolate, timeout=timeout, fallback=fallback, progress=progress,
+    )  # fmt: skip

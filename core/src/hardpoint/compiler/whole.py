@@ -1,0 +1,96 @@
+"""The whole compiled model against eager PyTorch: numbers, state, what outlives a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.export.graph_signature import OutputKind
+
+from hardpoint.compiler.lasting import Lasting
+from hardpoint.compiler.made import Made
+from hardpoint.errors import VerificationError
+from hardpoint.numerics import Difference, compare
+from hardpoint.planning.extract import mutable_state
+from hardpoint.planning.graph import compute_nodes, is_random
+from hardpoint.program.program import Program
+from hardpoint.runtime.model import CompiledModel
+
+Differences = list[tuple[str, Difference]]
+
+
+def verify_whole(
+    model: CompiledModel,
+    program: Program,
+    reference: Mapping[str, torch.Tensor],
+    examples: Sequence[torch.Tensor],
+    limit: float,
+    made: Sequence[Made],
+) -> Differences:
+    """Run the whole model on the examples; compare results, changed inputs and state.
+
+    A model with state runs a second time, from the state of the first: one that was frozen when
+    the model was compiled shows there, and only there.
+
+    :raises VerificationError: an error above ``limit``.
+    :raises ContractViolation: a segment's call overwrites what its call before gave.
+    """
+    random = any(is_random(n) for n in compute_nodes(program.exported))
+    state = mutable_state(program.exported)
+    with model.preserving_state():
+        results = _run(model, program, reference, examples, Lasting(made))
+        if random:
+            return []
+        _check(results, limit, "each segment alone is within the limit; their errors add up")
+        if state:
+            now = {name: model.held[name].clone() for name in state}
+            _check(
+                _run(model, program, program.run([t.clone() for t in examples], now), examples),
+                limit, "it is right on the first call, and on the second, which starts from the "
+                "state that the first has left, it is not",
+            )  # fmt: skip
+    return results
+
+
+def _run(
+    model: CompiledModel,
+    program: Program,
+    reference: Mapping[str, torch.Tensor],
+    examples: Sequence[torch.Tensor],
+    lasting: Lasting | None = None,
+) -> Differences:
+    inputs = [t.clone() for t in examples]
+    signature = program.exported.graph_signature
+    users = list(signature.user_inputs)
+    results: Differences = []
+    got = iter(zip(program.signature.results, model.run(inputs, lasting), strict=True))
+    for spec in signature.output_specs:
+        if spec.kind is OutputKind.USER_OUTPUT:
+            described, value = next(got)
+            label = described.name
+        elif spec.kind is OutputKind.USER_INPUT_MUTATION:
+            value = inputs[users.index(str(spec.target))]
+            label = f"changed input {spec.target}"
+        else:
+            label, value = f"state {spec.target}", model.held[str(spec.target)]
+        results.append((label, compare(value, reference[spec.arg.name])))
+    return results
+
+
+def _check(results: Differences, limit: float, cause: str) -> None:
+    for label, difference in results:
+        if not difference.error <= limit:
+            raise VerificationError(
+                f"the compiled model gives wrong numbers: error {difference.error:.3g} in {label}, "
+                f"at most {limit:.3g} is allowed",
+                cause=cause,
+                remedy="ask for another precision=, or allow more with max_error=",
+            )
+
+
+def eager_results(
+    program: Program, reference: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Eager's flat results."""
+    specs = program.exported.graph_signature.output_specs
+    return tuple(reference[s.arg.name].detach() for s in specs if s.kind is OutputKind.USER_OUTPUT)

@@ -1,0 +1,150 @@
+"""The process that compiles, verifies and saves candidates, one after another."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardpoint.errors import HardpointError, OutOfMemory, VerificationError
+from hardpoint.measuring import candidate as candidates, residence
+from hardpoint.measuring.serving import Line, pin
+from hardpoint.measuring.surveyor import one_line
+
+if TYPE_CHECKING:
+    from hardpoint.measuring.inputs import Inputs
+    from hardpoint.program.program import Program
+    from hardpoint.registry.registry import Registry
+
+# What runtimes say when they find no memory, beside Python's own MemoryError.
+_NO_MEMORY = (
+    "memoryerror",
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "cannot allocate memory",
+)
+
+
+def main(answers: int) -> None:
+    """Build what each command names; answer with figures, or with how it failed.
+
+    One process for all candidates of a backend: importing costs more than compiling a small model.
+    """
+    line = Line(answers)
+    job = line.next()
+    line.say("stage", stage="reading the program")
+    pin(job["threads"], job["processors"])
+    from hardpoint.measuring.inputs import read_inputs
+    from hardpoint.measuring.workload import read_program_file
+    from hardpoint.registry.handover import rebuild
+
+    given = read_inputs(Path(job["inputs"]))
+    program = replace(read_program_file(Path(job["program"])), example_inputs=given.inputs)
+    registry = rebuild(job["registry"])
+    line.say("ready")
+    for command in line.commands():
+        gc.collect()
+        residence.forget_peak()
+        try:
+            figures = _build(program, given, registry, command, line)
+        except Exception as error:
+            kind, reason = failure_of(error)
+            line.say("built", failure={"kind": kind, "reason": reason})
+            if kind == "memory":
+                return  # what is left of it would be the next one's trouble
+        else:
+            line.say("built", figures=figures)
+
+
+def failure_of(error: Exception) -> tuple[str, str]:
+    """(kind, reason) of an exception."""
+    reason = one_line(error) if isinstance(error, HardpointError) else _raised(error)
+    if isinstance(error, (MemoryError, OutOfMemory)) or any(
+        said in reason.lower() for said in _NO_MEMORY
+    ):
+        return "memory", reason
+    if isinstance(error, VerificationError):
+        return "wrong", reason
+    return ("refused" if isinstance(error, HardpointError) else "raised"), reason
+
+
+def _raised(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+
+
+def _build(
+    program: Program, given: Inputs, registry: Registry, command: Mapping[str, Any], line: Line
+) -> dict[str, Any]:
+    from hardpoint.compiler.compile import compile_plan
+    from hardpoint.measuring.agreement import errors
+    from hardpoint.measuring.whole import Whole
+    from hardpoint.planning.planner import plan_program
+
+    wanted = candidates.from_json(command["candidate"])
+    line.say("stage", stage="planning")
+    plan = plan_program(
+        program,
+        registry=registry,
+        targets=list(wanted.targets),
+        partitioner=wanted.partitioner or Whole(),
+        objective=command["objective"],
+    )
+    clock = _Clock(line)
+    used = {target.backend for target in plan.targets}
+    model = compile_plan(
+        plan,
+        registry=registry,
+        precision={b: p for b, p in wanted.precisions.items() if b in used},
+        # The figures tell; who asked for them decides how much is too much.
+        max_error=float("inf"),
+        options={b: o for b, o in wanted.options.items() if b in used},
+        progress=clock,
+    )
+    clock.end()
+    line.say("stage", stage="calling the compiled model")
+    found = None
+    if given.expected:
+        with model.preserving_state():
+            got = model.run([t.clone() for t in given.inputs])
+        found = errors(got, given.expected, given.names)
+        whole = float(str(model.verification["max_error"]))  # changed inputs and state, too
+        found = replace(found, max=max(found.max, whole))
+    line.say("stage", stage="saving")
+    path = model.save(Path(command["package"]))
+    model.close()
+    return {
+        "bytes": path.stat().st_size,
+        "compile_seconds": clock.seconds["compile"],
+        "verify_seconds": clock.seconds["verify"],
+        "peak_bytes": residence.peak(),
+        "errors": None if found is None else found.to_json(),
+        "executed": model.verification.get("executed", {}),
+        "segments": len(plan.segments),
+    }
+
+
+class _Clock:
+    """Takes ``compile_plan``'s progress: tells the parent, and sums compiling and verifying."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._since, self._kind = time.perf_counter(), "before"
+        self.seconds = {"before": 0.0, "compile": 0.0, "verify": 0.0}
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """``what`` begins."""
+        self._line.say("stage", stage=what)
+        self._turn("compile" if what.startswith("compiling") else "verify")
+
+    def end(self) -> None:
+        """All is done."""
+        self._turn("before")
+
+    def _turn(self, kind: str) -> None:
+        now = time.perf_counter()
+        self.seconds[self._kind] += now - self._since
+        self._since, self._kind = now, kind

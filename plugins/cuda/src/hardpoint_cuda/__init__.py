@@ -1,0 +1,1 @@
+"""hardpoint-cuda: the backend ``cuda``. The entry point is :mod:`hardpoint_cuda.plugin`."""

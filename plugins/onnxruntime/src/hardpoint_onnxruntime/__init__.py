@@ -1,0 +1,1 @@
+"""hardpoint-onnxruntime: the backend ``onnxruntime``. Entry point: :mod:`.plugin`."""

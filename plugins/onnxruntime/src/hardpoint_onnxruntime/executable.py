@@ -1,0 +1,173 @@
+"""A session, called with PyTorch's tensors where they lie, giving tensors of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+import torch.utils.dlpack
+
+from hardpoint import Executable
+from hardpoint_onnxruntime import native
+from hardpoint_onnxruntime.faults import fault
+from hardpoint_onnxruntime.session import runtime
+
+# ONNX's numbers of element types (onnx.TensorProto.DataType).
+ELEMENTS: Mapping[torch.dtype, int] = {
+    torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int16: 5, torch.int32: 6,
+    torch.int64: 7, torch.bool: 9, torch.float16: 10, torch.float64: 11, torch.bfloat16: 16,
+}  # fmt: skip
+# The same by ONNX Runtime's names.
+ONNX_TYPES: Mapping[str, int] = {
+    f"tensor({name})": ELEMENTS[dtype]
+    for name, dtype in {
+        "float": torch.float32, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16,
+        "int32": torch.int32, "int64": torch.int64, "bool": torch.bool, "float16": torch.float16,
+        "double": torch.float64, "bfloat16": torch.bfloat16,
+    }.items()
+}  # fmt: skip
+# Sets of sizes whose results' sizes are remembered.
+REMEMBERED = 1024
+Shapes = tuple[torch.Size, ...]
+
+
+# One entry for each fork between the first process and this one.
+_FORKS: list[None] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _FORKS.append(None))
+
+
+def _closed(*_: object) -> NoReturn:
+    raise RuntimeError("the executable was closed")
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output: ONNX Runtime's name, and what lies there."""
+
+    name: str
+    dtype: torch.dtype
+
+
+def to_ort(tensor: torch.Tensor) -> Any:
+    """An ``OrtValue`` on a contiguous tensor's memory, which must outlive it."""
+    ort, plain = runtime(), tensor.detach()
+    if plain.numel() == 0:  # DLPack gives no memory, and ONNX Runtime asks for some
+        return ort.OrtValue.ortvalue_from_shape_and_type(list(plain.shape), ELEMENTS[plain.dtype])
+    if plain.dtype is torch.bool:  # which its reader of DLPack does not know
+        return ort.OrtValue.ortvalue_from_numpy(plain.numpy())
+    return ort.OrtValue.from_dlpack(plain)
+
+
+def from_ort(value: Any) -> torch.Tensor:
+    """A tensor on the memory of one of the bindings' values, which it keeps."""
+    made: torch.Tensor = torch.utils.dlpack.from_dlpack(value)
+    return made.view(torch.bool) if value.data_type() == "tensor(bool)" else made
+
+
+class OrtExecutable(Executable):
+    """An opened session. Any number of threads may call it: ONNX Runtime's sessions allow that,
+    and each thread has bindings of its own.
+
+    :param weights: tensors whose memory the session uses.
+    :param place: (kind, index) of the device whose memory inputs and outputs are in.
+    :param facts: what :meth:`facts` gives.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        weights: Sequence[object],
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        place: tuple[str, int],
+        facts: Mapping[str, object],
+    ) -> None:
+        self._session = session
+        self._run = native.runner(session)
+        self._weights = weights
+        self._ins = [(p.name, ELEMENTS[p.dtype]) for p in inputs]
+        self._outs = [(p.name, ELEMENTS[p.dtype], p.dtype) for p in outputs]
+        self._place = native.place(*place)
+        self._device = torch.device("cpu") if place[0] == "cpu" else torch.device(*place)
+        self._waits = place[0] != "cpu"
+        self._facts = dict(facts)
+        self._local = threading.local()
+        self._shapes: dict[Shapes, list[torch.Size]] = {}
+        self._forks = len(_FORKS)
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run on the inputs' own memory; they are contiguous.
+
+        :raises RuntimeError: the executable was closed, or is a forked child's.
+        :raises OutOfMemory: the call needs more memory than there is.
+        :raises DeviceLost: no call on this device will work any more.
+        """
+        if self._session is None or len(_FORKS) != self._forks:
+            raise self._unusable()
+        try:
+            binding = self._local.binding
+        except AttributeError:
+            binding = self._local.binding = native.binding(self._session)
+        place = self._place
+        shapes = tuple([t.shape for t in inputs])
+        for (name, element), tensor, shape in zip(self._ins, inputs, shapes, strict=True):
+            address = tensor.data_ptr()
+            if address:
+                binding.bind_input(name, place, element, shape, address)
+            else:
+                binding.bind_ortvalue_input(name, to_ort(tensor)._ortvalue)
+        if self._waits:
+            torch.cuda.current_stream(self._device).synchronize()
+        sizes = self._shapes.get(shapes)
+        try:
+            if sizes is None:
+                return self._first(binding, shapes)
+            made = []
+            for (name, element, dtype), size in zip(self._outs, sizes, strict=True):
+                out = torch.empty(size, dtype=dtype, device=self._device)
+                binding.bind_output(name, place, element, size, out.data_ptr())
+                made.append(out)
+            self._run(binding, None)
+        except Exception as error:
+            known = fault(error, f"the device {self._device}")
+            if known is None:
+                raise
+            raise known from error
+        return tuple(made)
+
+    def _first(self, binding: Any, shapes: Shapes) -> tuple[torch.Tensor, ...]:
+        """A call with sizes not seen before: ONNX Runtime tells how large the results are."""
+        for name, _, _ in self._outs:
+            binding.bind_output(name, self._place)
+        self._run(binding, None)
+        made = [from_ort(value).clone() for value in binding.get_outputs()]
+        if all(t.numel() for t in made):  # there is no address of nothing
+            if len(self._shapes) >= REMEMBERED:
+                self._shapes.clear()
+            self._shapes[shapes] = [t.shape for t in made]
+        return tuple(made)
+
+    def _unusable(self) -> RuntimeError:
+        if self._session is None:
+            return RuntimeError("the executable was closed")
+        return RuntimeError(
+            "the process was forked after the executable was loaded, and ONNX Runtime's threads "
+            "are not in the child; start it with 'spawn' and load there"
+        )
+
+    def facts(self) -> Mapping[str, object]:
+        """What ONNX Runtime said when the session was opened."""
+        return self._facts
+
+    def close(self) -> None:
+        """Let go of the session and the weights, as soon as no call runs any more."""
+        self._session = None
+        self._run = _closed
+        self._local = threading.local()
+        self._weights = ()
+        self._shapes = {}

@@ -1,0 +1,136 @@
+"""Quantized precisions: smaller, near, and told as what they are."""
+
+import ort_programs as shared
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hardpoint import CompileError, CompileOptions
+
+
+class Cnn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1)
+        self.norm, self.last = nn.BatchNorm2d(16), nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.first(x)), 2)
+        x = F.relu(self.norm(self.second(x)) + x)
+        return self.last(x.mean((2, 3)))
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.layer = nn.Embedding(200, 64), nn.Linear(64, 128)
+        self.head = nn.Linear(128, 200)
+
+    def forward(self, words):
+        return self.head(F.gelu(self.layer(self.table(words))))
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    torch.manual_seed(0)
+    model, x = Cnn().eval(), torch.randn(4, 3, 18, 18)
+    return model, x, shared.exported(model, x)
+
+
+@pytest.fixture(scope="module")
+def words():
+    torch.manual_seed(0)
+    model, x = Words().eval(), torch.randint(0, 200, (2, 6))
+    return model, x, shared.exported(model, x)
+
+
+def _error(got, want):
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1))
+
+
+def test_convolutions_are_calibrated_on_the_examples(cnn, opened):
+    model, x, program = cnn
+    run = opened(program, "int8", [x])
+    assert run.facts()["precision"] == "int8"
+    assert run.facts()["operators"]["QuantizeLinear"] >= 3
+    with torch.no_grad():
+        assert 0 < _error(run(x)[0], model(x)) < 0.1
+
+
+def test_without_examples_int8_of_convolutions_says_what_is_missing(cnn, backend, cpu):
+    with pytest.raises(CompileError) as refused:
+        backend.compile(cnn[2], cpu, CompileOptions("int8"))
+    assert str(refused.value) == (
+        "int8 cannot be calibrated\n"
+        f"  provider: backend:onnxruntime (from {refused.value.origin})\n"
+        "  cause: the segment has 1 inputs, and there are 0 example inputs\n"
+        "  remedy: capture the model with example inputs, or use the option quantizer='dynamic'"
+    )
+
+
+def test_matrices_find_the_scale_of_each_call_themselves(words, opened):
+    model, x, program = words
+    run = opened(program, "int8")
+    assert run.facts()["precision"] == "int8"
+    assert "MatMulInteger" in run.facts()["operators"]
+    with torch.no_grad():
+        assert 0 < _error(run(x)[0], model(x)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("precision", "activations", "share", "limit"),
+    [("int8w", "fp32", 0.32, 0.02), ("int8w", "int8", 0.32, 0.05), ("int4w", "fp32", 0.25, 0.3)],
+)
+def test_weights_alone_are_held_in_few_bits(
+    precision, activations, share, limit, words, backend, cpu
+):
+    model, x, program = words
+    made = backend.compile(
+        program, cpu, CompileOptions(precision, (x,), {"activations": activations})
+    )
+    size = sum(w.nbytes for w in made.weights.values())
+    assert size < share * sum(p.nbytes for p in model.parameters())
+    run = backend.load(made, cpu)
+    assert run.facts()["precision"] == precision
+    assert run.facts()["operators"]["MatMulNBits"] == 2
+    with torch.no_grad():
+        assert 0 < _error(run(x)[0], model(x)) < limit
+
+
+def test_what_has_nothing_to_quantize_is_told_as_fp32(opened):
+    run = opened(shared.exported(lambda x: x.relu() + 1, torch.randn(4)), "int8w")
+    assert run.facts()["precision"] == "fp32"
+
+
+def test_fp16_is_refused_where_the_provider_would_cast_around_each_operator(words, backend, cpu):
+    with pytest.raises(CompileError) as refused:
+        backend.compile(words[2], cpu, CompileOptions("fp16"))
+    assert refused.value.what == "ONNX Runtime's CPU provider does not compute in fp16"
+    assert refused.value.cause == "it casts to float32 before each operator and back after it"
+
+
+def test_the_model_for_fp16_keeps_the_dtypes_of_inputs_and_results(words):
+    # Whether an accelerator computes it is unverified on hardware; what it is given is not.
+    import onnx_ir as ir
+
+    from hardpoint_onnxruntime import export, quantize
+
+    made = quantize.half(export.export(words[2]))
+    assert made.graph.outputs[0].dtype is ir.DataType.FLOAT
+    assert made.graph.inputs[0].dtype is ir.DataType.INT64
+    kinds = {value.const_value.dtype for value in made.graph.initializers.values()}
+    assert ir.DataType.FLOAT16 in kinds
+
+
+def test_options_without_a_meaning_are_refused(words, backend, cpu):
+    for options, precisions in (
+        ({"activations": "int8"}, "int8w or int4w"),
+        ({"block": 64}, "int8w or int4w"),
+        ({"quantizer": "static"}, "int8"),
+    ):
+        with pytest.raises(CompileError) as refused:
+            backend.compile(words[2], cpu, CompileOptions("fp32", (), options))
+        [name] = options
+        assert refused.value.what == f"option {name} has no meaning in precision fp32"
+        assert refused.value.remedy == f"leave it out, or ask for precision {precisions}"

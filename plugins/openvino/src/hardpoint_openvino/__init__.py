@@ -1,0 +1,1 @@
+"""hardpoint-openvino: the backend ``openvino``. Entry point: :mod:`hardpoint_openvino.plugin`."""

@@ -1,0 +1,119 @@
+"""Artifacts: what they hold, where they open, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import hardpoint as hp
+from hardpoint import ArtifactError, Device
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 16, 3)
+        self.norm = torch.nn.BatchNorm2d(16)
+        self.last = torch.nn.Linear(16, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return Net().eval(), torch.randn(2, 3, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def artifact(net, compiled, export):
+    return compiled(export(*net), blob=True)
+
+
+def test_weights_stay_beside_the_model_by_name(artifact, net):
+    assert set(artifact.weights) == {"conv.weight", "last.weight"}
+    assert torch.equal(artifact.weights["last.weight"], net[0].last.weight)
+    assert len(artifact.files["model.bin"]) < 4096
+
+
+def test_a_package_stores_a_weight_once(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.Tanh()).eval()
+    program = hp.capture(model, (torch.randn(1, 512),))
+    path = hp.compile(hp.plan(program, targets=["openvino"])).save(tmp_path / "m.pt2")
+    assert 2**20 < path.stat().st_size < 1.3 * 2**20
+    x = torch.randn(1, 512)
+    assert torch.allclose(hp.load(path)(x), model(x), atol=1e-5)
+
+
+def test_a_blob_is_used_where_it_was_compiled(artifact, net, backend, device):
+    made = backend.load(artifact, device)
+    assert made.facts()["started_from"] == "blob"
+    assert torch.allclose(made(net[1])[0], net[0](net[1]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("openvino", "2025.0"), ("device", "another processor"), ("instructions", [])],
+)
+def test_a_blob_of_another_machine_is_left_and_the_facts_say_so(
+    fact, value, artifact, net, backend, device
+):
+    host = {**artifact.metadata["host"], fact: value}
+    made = backend.load(replace(artifact, metadata={**artifact.metadata, "host": host}), device)
+    assert made.facts()["started_from"] == "model"
+    assert made.facts()["blob_left"] == f"it was compiled for another {fact}"
+    assert torch.allclose(made(net[1])[0], net[0](net[1]), atol=1e-5)
+
+
+def refusal(backend, artifact, device) -> str:
+    with pytest.raises(ArtifactError) as caught:
+        backend.load(artifact, device)
+    return str(caught.value)
+
+
+def test_another_format_is_refused(artifact, backend, device):
+    assert "it reads hardpoint-openvino/1" in refusal(
+        backend, replace(artifact, format="hardpoint-openvino/2"), device
+    )
+
+
+def test_another_device_is_refused(artifact, backend, device):
+    assert "OpenVINO has no device 'GPU.7' here" in refusal(backend, artifact, Device("GPU.7", "?"))
+    made_for = replace(artifact, metadata={**artifact.metadata, "device": "GPU.0"})
+    assert "the artifact was compiled for GPU.0, not for CPU" in refusal(backend, made_for, device)
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+def test_a_damaged_or_missing_file_is_refused(name, artifact, backend, device):
+    files = {k: v for k, v in artifact.files.items() if k != "model.blob"}
+    cut = {**files, name: bytes(files[name])[:-1]}
+    assert f"{name} is damaged" in refusal(backend, replace(artifact, files=cut), device)
+    gone = {k: v for k, v in files.items() if k != name}
+    assert f"has no file '{name}'" in refusal(backend, replace(artifact, files=gone), device)
+
+
+def test_a_damaged_blob_is_refused(artifact, backend, device):
+    files = {**artifact.files, "model.blob": bytes(artifact.files["model.blob"])[:-8]}
+    assert "model.blob is damaged" in refusal(backend, replace(artifact, files=files), device)
+
+
+def test_a_missing_weight_is_refused_by_name(artifact, backend, device):
+    files = {k: v for k, v in artifact.files.items() if k != "model.blob"}
+    left = replace(artifact, files=files, weights={})
+    said = refusal(backend, left, device)
+    assert "its weights are not all there" in said
+    assert "conv.weight" in said
+
+
+def test_metadata_are_needed(artifact, backend, device):
+    assert "lacks its metadata" in refusal(backend, replace(artifact, metadata={}), device)
+
+
+def test_a_closed_executable_says_so(artifact, net, backend, device):
+    made = backend.load(artifact, device)
+    made.close()
+    made.close()
+    with pytest.raises(RuntimeError, match="the executable was closed"):
+        made(net[1])

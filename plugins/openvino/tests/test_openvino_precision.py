@@ -1,0 +1,123 @@
+"""The arithmetic that was asked for, and nothing else: read back from OpenVINO."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+import hardpoint as hp
+from hardpoint import CompileError
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 16, 3)
+        self.norm = torch.nn.BatchNorm2d(16)
+        self.first = torch.nn.Linear(576, 256)
+        self.last = torch.nn.Linear(256, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(torch.relu(self.norm(self.conv(x))).flatten(1))))
+
+
+@pytest.fixture(scope="module")
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net().eval(), torch.randn(8, 3, 8, 8)
+
+
+def error(made, net) -> float:
+    model, x = net
+    with torch.no_grad():
+        want = model(x)
+    return float((made(x)[0] - want).abs().max() / want.abs().max())
+
+
+def test_fp32_is_computed_in_float32_though_openvino_would_choose_bfloat16(net, export, build):
+    made = build(export(*net))
+    assert made.facts()["precision"] == "fp32"
+    assert made.facts()["precision_hint"] == "f32"
+    assert set(made.facts()["operations"]) == {"f32"}
+    assert error(made, net) < 1e-5
+
+
+def test_bf16_is_computed_where_the_processor_has_it_and_refused_elsewhere(
+    net, export, build, device
+):
+    if "BF16" not in device.properties["computes_in"]:
+        with pytest.raises(CompileError, match="does not compute in bf16"):
+            build(export(*net), "bf16")
+        return
+    made = build(export(*net), "bf16")
+    assert made.facts()["precision"] == "bf16"
+    assert 1e-5 < error(made, net) < 3e-2
+
+
+def test_fp16_is_refused_where_the_device_would_widen_it(net, export, build, device):
+    if "FP16" in device.properties["computes_in"]:
+        pytest.skip("this processor computes in fp16")
+    with pytest.raises(CompileError) as caught:
+        build(export(*net), "fp16")
+    assert "does not compute in fp16" in str(caught.value)
+    assert "cause: it computes in " in str(caught.value)
+
+
+def test_int8_fits_its_scales_to_the_examples(net, export, build):
+    made = build(export(*net), "int8", [net[1]])
+    assert made.facts()["precision"] == "int8"
+    assert made.facts()["operations"]["u8"] >= 3
+    assert error(made, net) < 0.1
+
+
+def test_int8_without_examples_is_refused(net, export, build):
+    with pytest.raises(CompileError, match="int8 needs example inputs"):
+        build(export(*net), "int8")
+
+
+@pytest.mark.parametrize(
+    ("precision", "limit", "size"), [("int8w", 0.05, 0.3), ("int4w", 0.2, 0.2)]
+)
+def test_narrow_weights_are_smaller_and_activations_stay_floats(
+    precision, limit, size, net, export, build, compiled, backend, device
+):
+    artifact = compiled(export(*net), precision)
+    made = backend.load(artifact, device)
+    facts = made.facts()
+    assert facts["precision"] == precision
+    assert facts["dynamic_quantization"] == 0
+    held = sum(len(f) for f in artifact.files.values()) + sum(
+        t.nbytes for t in artifact.weights.values()
+    )
+    whole = sum(p.nbytes for p in net[0].parameters())
+    assert held < size * whole + 60_000  # the graph itself
+    assert error(made, net) < limit
+
+
+def test_activations_are_quantized_on_the_fly_only_where_asked(net, export, build):
+    made = build(export(*net), "int8w", dynamic_quantization=32)
+    assert made.facts()["dynamic_quantization"] == 32
+
+
+def test_what_is_not_quantized_computes_in_what_was_asked(net, export, build, device):
+    if "BF16" not in device.properties["computes_in"]:
+        pytest.skip("this processor has no bf16")
+    assert build(export(*net), "int8w", floats="bf16").facts()["precision_hint"] == "bf16"
+
+
+def test_without_nncf_the_error_says_how_to_get_it(net, export, build, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(CompileError) as caught:
+        build(export(*net), "int8w")
+    assert "int8, int8w and int4w need NNCF" in str(caught.value)
+    assert 'remedy: pip install "hardpoint-openvino[quantize]"' in str(caught.value)
+
+
+def test_the_core_sees_the_executed_precision():
+    program = hp.capture(torch.nn.Linear(8, 8).eval(), (torch.randn(2, 8),))
+    model = hp.compile(hp.plan(program, targets=["openvino"]), precision="fp32")
+    [segment] = model.segments
+    assert segment.executable.facts()["precision"] == "fp32"

@@ -1,0 +1,100 @@
+"""The published claims, each held against what was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from _backend_limits import floor
+from _backend_models import Model
+
+from hardpoint.benching.benchmark import Benchmark
+from hardpoint.benching.columns import agreement, figure
+from hardpoint.benching.row import BenchRow
+
+# What auto is asked for; only the first under --quick.
+MAX_ERRORS = (5e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """So many times as fast as eager PyTorch in fp32.
+
+    :param smaller: share of the weights' memory that is saved, too; 0: nothing is claimed.
+    """
+
+    name: str
+    precisions: tuple[str, ...]
+    ratio: float
+    smaller: float = 0.0
+
+
+def claims_of(model: Model) -> list[Claim]:
+    """What is claimed for such a model."""
+    found = [Claim("fp32", ("fp32",), 1.8), Claim("half precision", ("bf16", "fp16"), 2.0)]
+    if model.kind == "cnn":
+        found.append(Claim("int8", ("int8",), 3.5))
+    if model.name == "minilm":
+        found.append(Claim("int8", ("int8",), 3.0))
+    if model.kind == "decode":
+        found += [Claim("weights in int8", ("int8w",), 5.0, 0.75),
+                  Claim("weights in int4", ("int4w",), 8.0, 0.75)]  # fmt: skip
+    return found
+
+
+def fastest(bench: Benchmark, precisions: Iterable[str]) -> BenchRow | None:
+    """The fastest row in these precisions that is right."""
+    wanted = set(precisions)
+    rows = [r for r in bench.rows if r.precision in wanted and r.timing and not r.failure]
+    # int8w and int4w on random weights say nothing about real ones: the error is shown beside.
+    right = [r for r in rows if r.within or wanted <= {"int8w", "int4w"}]
+    return min(right, key=lambda r: r.timing.p50 if r.timing else 0.0, default=None)
+
+
+def claim_row(
+    model: Model,
+    claim: Claim,
+    bench: Benchmark,
+    work: Mapping[str, float],
+    limits: Mapping[str, float],
+) -> list[object]:
+    """A line of the table: claim, best, figures, verdict."""
+    best = fastest(bench, claim.precisions)
+    asked = f"≥ {claim.ratio:g}x" + (f", -{claim.smaller:.0%} weights" if claim.smaller else "")
+    if best is None or best.timing is None or best.timing.ratio is None:
+        why = "; ".join(sorted({str(r.failure) for r in bench.rows
+                                if r.failure and r.precision in claim.precisions}))  # fmt: skip
+        return [model.name, claim.name, asked, "none", "", "", "", "", f"not reached, because nothing runs it: {why[:300]}"]  # fmt: skip
+    ratio, p50 = best.timing.ratio, best.timing.p50
+    least = floor(dict(work), best.precision, dict(limits))
+    saved = 1 - (best.bytes or 0) / (4 * work["weights"])
+    cells: list[object] = [
+        model.name, claim.name, asked, best.label, f"{ratio:.2f}x",
+        "" if best.errors is None else figure(best.errors.max), agreement(best.errors),
+        f"{saved:.0%}" if claim.smaller else "",
+    ]  # fmt: skip
+    fast, small = ratio >= claim.ratio, not claim.smaller or saved >= claim.smaller - 0.005
+    if fast and small:
+        return [*cells, "*reached*"]
+    return [*cells, "*not reached*, because " + _because(ratio, p50, least, claim, small, saved)]
+
+
+def _because(
+    ratio: float, p50: float, least: float, claim: Claim, small: bool, saved: float
+) -> str:
+    said = [] if small else [f"the package saves {saved:.0%} only"]
+    if ratio < claim.ratio:
+        eager = p50 * ratio
+        if not least:
+            said.append(f"it takes {p50 * 1e3:.3g} ms; its floor here is not known")
+        elif eager / least < claim.ratio:
+            said.append(
+                f"eager's {eager * 1e3:.3g} ms stand {eager / least:.2f}x over this machine's floor "
+                f"of {least * 1e3:.3g} ms: more is not possible"
+            )
+        else:
+            said.append(
+                f"it takes {p50 * 1e3:.3g} ms, {p50 / least:.2f}x this machine's floor of "
+                f"{least * 1e3:.3g} ms; the floor alone would allow {eager / least:.2f}x"
+            )
+    return "; ".join(said)
