@@ -177,7 +177,8 @@ def bench(
     :param options: backend -> options that each of its candidates has.
     :param batches: samples in a call; the program's batch must be dynamic. Empty: as the examples.
     :param threads: that each process computes with; ``None``: as many as PyTorch does here.
-    :param objective: what the rows are sorted by; ``"throughput"`` calls from a thread a core.
+    :param objective: what the rows are sorted by; ``"throughput"`` calls from a thread for each
+        core that is computed on.
     :param max_error: what is beyond is a failure. ``None``: it is timed, and marked where it is
         beyond what is usual for its precision.
     :param rounds: of timing, 60 ms each. :param budget: seconds in all; then nothing more is built.

@@ -162,7 +162,7 @@ class Trial:
 
     def _contest(self) -> Contest:
         baseline = self._session.start(None)
-        callers = processors.cores() if self._request.objective == "throughput" else 1
+        callers = processors.callers(self._request.objective, self._session.threads)
         eager = baseline if isinstance(baseline, Runner) else None
         return Contest(eager, callers, self._left, self._note)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hardpoint.measuring.inputs import Inputs
     from hardpoint.program.program import Program
     from hardpoint.registry.registry import Registry
+    from hardpoint.runtime.model import CompiledModel
 
 # What runtimes say when they find no memory, beside Python's own MemoryError.
 _NO_MEMORY = (
@@ -115,9 +116,11 @@ def _build(
         found = replace(found, max=max(found.max, whole))
     line.say("stage", stage="saving")
     path = model.save(Path(command["package"]))
+    artifact_bytes = _size_of(model)
     model.close()
     return {
         "bytes": path.stat().st_size,
+        "artifact_bytes": artifact_bytes,
         "compile_seconds": clock.seconds["compile"],
         "verify_seconds": clock.seconds["verify"],
         "peak_bytes": residence.peak(),
@@ -125,6 +128,17 @@ def _build(
         "executed": model.verification.get("executed", {}),
         "segments": len(plan.segments),
     }
+
+
+def _size_of(model: CompiledModel) -> int:
+    """Bytes of all artifacts; a weight that several of them use counts once."""
+    files, weights = 0, {}
+    for segment in model.segments:
+        files += sum(memoryview(data).nbytes for data in segment.artifact.files.values())
+        for tensor in segment.artifact.weights.values():
+            storage = tensor.untyped_storage()
+            weights[storage.data_ptr()] = storage.nbytes()
+    return files + sum(weights.values())
 
 
 class _Clock:

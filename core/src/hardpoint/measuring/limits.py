@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardpoint.errors import ConfigError
+
 # Of what is free when measuring begins, a child may use this share.
 SHARE = 0.8
 
@@ -20,6 +22,7 @@ class Limits:
     :param load_seconds: to load a package, or use other inputs, and call it once.
     :param round_seconds: beyond the time that a round was asked to last.
     :param memory_bytes: resident memory; ``None``: 80 % of what is free at the start.
+    :raises ConfigError: one that is not above 0, so that nothing waits for ever.
     """
 
     start_seconds: float = 120.0
@@ -27,6 +30,12 @@ class Limits:
     load_seconds: float = 120.0
     round_seconds: float = 60.0
     memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"a limit's {name} is {value}", remedy="give a number above 0")
 
 
 def free_memory() -> int | None:

@@ -92,6 +92,7 @@ class _Worker:
         """Go on with other inputs: call once, and compare."""
         from hardpoint.measuring.inputs import read_inputs
 
+        residence.forget_peak()  # what other inputs took is not theirs
         self._take(read_inputs(path))
         return self._first()
 
@@ -103,13 +104,11 @@ class _Worker:
             for _ in range(command["warmups"]):
                 self._timed(self._fresh())
             callers = 1 if self._keeps_state else command["callers"]
-            start = time.perf_counter()
             if callers == 1:
                 calls = self._calls(command["seconds"])
                 seconds = sum(calls)  # what puts state and inputs back is not the model's
             else:
-                calls = self._together(callers, command["seconds"])
-                seconds = time.perf_counter() - start
+                calls, seconds = self._together(callers, command["seconds"])
         finally:
             gc.enable()
         return {"calls": calls, "seconds": seconds, "count": len(calls),
@@ -160,28 +159,36 @@ class _Worker:
             left -= calls[-1]
         return calls
 
-    def _together(self, callers: int, seconds: float) -> list[float]:
+    def _together(self, callers: int, seconds: float) -> tuple[list[float], float]:
+        """Seconds of each call, and from the common start to the last end.
+
+        Each thread calls once before: a runtime may make what it needs for a new thread then.
+        """
         found: list[list[float]] = [[] for _ in range(callers)]
         failures: list[Exception] = []
-        begin = threading.Barrier(callers)
+        starts: list[float] = []
+        begin = threading.Barrier(callers, action=lambda: starts.append(time.perf_counter()))
 
         def call(calls: list[float]) -> None:
             try:
+                self._timed(self._inputs)
                 begin.wait()
-                until = time.perf_counter() + seconds
+                until = starts[0] + seconds
                 while time.perf_counter() < until and len(calls) < MOST_CALLS:
                     calls.append(self._timed(self._inputs))
             except Exception as error:
                 failures.append(error)
+                begin.abort()  # the others would wait for this one for ever
 
         threads = [threading.Thread(target=call, args=(calls,)) for calls in found]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        ended = time.perf_counter()
         if failures:
             raise failures[0]
-        return [call for calls in found for call in calls]
+        return [call for calls in found for call in calls], ended - starts[0]
 
     def _waiting(self) -> Callable[[], None]:
         """What waits for an accelerator; nothing on the CPU, where a call that returned is done."""

@@ -39,6 +39,7 @@ class Runner:
         child.pause()
         self.errors: Errors | None = errors_from_json(answer["errors"])
         self.facts: dict[str, Any] = answer["facts"]
+        self._first_seconds: float = answer["first_seconds"]
         self.begun = Start(
             cold_seconds=answer["cold_seconds"],
             import_seconds=answer["import_seconds"],
@@ -60,6 +61,7 @@ class Runner:
         answer = self._ask({"do": "use", "inputs": str(inputs)}, self._limits.load_seconds)
         if answer is not None:
             self.errors = errors_from_json(answer["errors"])
+            self._first_seconds = answer["first_seconds"]
         return self.failure
 
     def round(
@@ -75,7 +77,9 @@ class Runner:
         if warmups is None:
             warmups = 1 if self.rounds else WARMUPS
         command = {"do": "round", "seconds": seconds, "callers": callers, "warmups": warmups}
-        answer = self._ask(command, seconds + self._limits.round_seconds)
+        # A model whose call takes half a minute is slow, not hung; callers share the machine.
+        expected = (warmups + 2 * callers) * self._first_seconds
+        answer = self._ask(command, seconds + expected + self._limits.round_seconds)
         if answer is None:
             assert self.failure is not None
             return self.failure
@@ -139,7 +143,10 @@ class Race:
         if not runner.rounds:
             return None
         eager = self.baseline.rounds if self.baseline is not None else None
-        return timing(runner.rounds, eager or None, samples=runner.samples, callers=runner.callers)
+        return timing(
+            runner.rounds, eager or None, samples=runner.samples, callers=runner.callers,
+            by_rate=self._callers > 1,
+        )  # fmt: skip
 
     @property
     def noisy(self) -> bool:

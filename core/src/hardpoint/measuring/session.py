@@ -169,6 +169,7 @@ class Session:
             errors=errors_from_json(answer["errors"]),
             executed=answer["executed"],
             segments=answer["segments"],
+            artifact_bytes=answer["artifact_bytes"],
         )
 
     def start(
@@ -192,6 +193,9 @@ class Session:
             runner = Runner(child, candidate, given.samples, self.limits)
         except LostError as lost:
             return lost.failure
+        except BaseException:  # interrupted while it loads: nobody else knows of it
+            child.stop()
+            raise
         self._runners.append(runner)
         return runner
 
