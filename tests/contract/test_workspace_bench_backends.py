@@ -218,13 +218,16 @@ def test_the_page_shows_all_that_is_known_and_says_what_is_not(scripts, tmp_path
     page = scripts.Page("Backends")
     scripts.pages.write(page, run, None)
     text = "\n".join(page.parts)
-    assert "minilm | fp32           | ≥ 1.8x | cpu fp32 | 2.00x" in text, text
+    (claimed,) = [line.split() for line in text.splitlines() if "≥ 1.8x" in line]
+    assert "minilm" in claimed
+    assert "2.00x" in claimed
+    assert claimed[-2] == "*reached*"
     assert "**Not complete**" in text
     assert "resnet50" in text
     assert "Not measured." in text
     shown = scripts.Run(argparse.Namespace(**{**vars(options), "show": True, "only": ""}))
     shown.measure()
-    assert shown.bench(run.models[3]).rows[0].label == "cpu bf16"
+    assert shown.bench(run.models[3]).rows[0].label == "cpu fp32"
     assert json.loads(json.dumps(shown.waiting(run.models[0])))
 
 
