@@ -62,7 +62,8 @@ def claim_row(
 
     :param bench: all slices. :param finals: where they ran in the same rounds, if that is known.
     """
-    best = (finals and fastest(finals, claim.precisions)) or fastest(bench, claim.precisions)
+    best = None if finals is None else fastest(finals, claim.precisions)
+    best = best or fastest(bench, claim.precisions)
     asked = f"≥ {claim.ratio:g}x" + (f", -{claim.smaller:.0%} weights" if claim.smaller else "")
     if best is None or best.timing is None or best.timing.ratio is None:
         why = "; ".join(sorted({str(r.failure) for r in bench.rows

@@ -28,6 +28,7 @@ from _report import Page
 
 import hardpoint as hp
 from hardpoint.benching.benchmark import Benchmark, benchmark_from_json
+from hardpoint.measuring.candidate import Candidate
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("table", "auto", "final", "cold", "calls", "accuracy")
@@ -152,6 +153,7 @@ class Run:
 
     def waiting(self, model: Model) -> list[str]:
         """Slices and choices of a model that were neither measured nor failed."""
+        parts: list[tuple[str, dict[str, object]]]
         parts = [(f"table-{t}-{p}", {}) for t, p in self.slices(model)]
         parts += [(f"auto-{e:g}", {"budget": self.budget}) for e in self.errors(model)]
         known, failed = self.kept.known, self.kept.failed
@@ -204,7 +206,7 @@ class Run:
                 for e in self.errors(model)}  # fmt: skip
         return {error: found["data"] for error, found in kept.items() if found is not None}
 
-    def contenders(self, model: Model) -> list[tables.Candidate]:
+    def contenders(self, model: Model) -> list[Candidate]:
         """Who comes into the final of a model."""
         bench = self.bench(model)
         wanted: list[tuple[tuple[str, ...], float | None]] = [
@@ -234,7 +236,7 @@ class Run:
         compiled.close()
         return found
 
-    def final(self, model: Model, candidates: list[tables.Candidate]) -> dict[str, Any]:
+    def final(self, model: Model, candidates: list[Candidate]) -> dict[str, Any]:
         """The best of all slices, and auto's choices, in the same rounds."""
         module, args, kwargs = made(model)
         program = hp.capture(module, args, kwargs, name=model.name)

@@ -132,7 +132,8 @@ def _build(
 
 def _size_of(model: CompiledModel) -> int:
     """Bytes of all artifacts; a weight that several of them use counts once."""
-    files, weights = 0, {}
+    files = 0
+    weights: dict[int, int] = {}
     for segment in model.segments:
         files += sum(memoryview(data).nbytes for data in segment.artifact.files.values())
         for tensor in segment.artifact.weights.values():
