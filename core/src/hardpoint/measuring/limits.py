@@ -18,7 +18,8 @@ class Limits:
         say what a target supports.
     :param build_seconds: to plan, compile, verify and save one candidate.
     :param load_seconds: to load a package, or use other inputs, and call it once.
-    :param round_seconds: beyond the time that a round was asked to last.
+    :param round_seconds: beyond the time that a round was asked to last, and that its least number
+        of calls takes, as slow as the first was.
     :param memory_bytes: resident memory; ``None``: 80 % of what is free at the start.
     """
 
@@ -27,6 +28,12 @@ class Limits:
     load_seconds: float = 120.0
     round_seconds: float = 60.0
     memory_bytes: int | None = None
+
+
+def allowed_memory(asked: int | None) -> int | None:
+    """Bytes that a child may use: what the caller says, else that share of what is free now."""
+    free = free_memory()
+    return asked or (None if free is None else int(free * SHARE))
 
 
 def free_memory() -> int | None:
