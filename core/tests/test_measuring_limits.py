@@ -1,6 +1,9 @@
 """Timing: who is compared with whom, how long a call may take, and what is left behind."""
 
+import subprocess
+import sys
 from itertools import chain, repeat
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -120,6 +123,16 @@ def test_whoever_presses_control_c_while_a_process_starts_leaves_none_behind(mon
 def test_a_process_that_cannot_be_killed_is_told_of():
     assert _ending(None) == "it hangs in the system's kernel, where it cannot be killed"
     assert (_ending(3), _ending(-9)) == ("exit status 3", "killed by SIGKILL")
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux")
+def test_where_memory_runs_out_the_kernel_ends_a_child_first():
+    code = (
+        "from hardpoint.measuring.serving import go_first\n"
+        "go_first(); print(open('/proc/self/oom_score_adj').read())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1000"
 
 
 def test_each_accelerator_is_waited_for_by_name(monkeypatch):
