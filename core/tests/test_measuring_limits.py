@@ -13,6 +13,7 @@ from torch import nn
 import hardpoint as hp
 from hardpoint.choosing.contest import Contest
 from hardpoint.measuring.child import _ending
+from hardpoint.measuring.groups import free_in_groups
 from hardpoint.measuring.inputs import write_inputs
 from hardpoint.measuring.limits import Limits
 from hardpoint.measuring.results import Round, Start
@@ -123,6 +124,35 @@ def test_whoever_presses_control_c_while_a_process_starts_leaves_none_behind(mon
 def test_a_process_that_cannot_be_killed_is_told_of():
     assert _ending(None) == "it hangs in the system's kernel, where it cannot be killed"
     assert (_ending(3), _ending(-9)) == ("exit status 3", "killed by SIGKILL")
+
+
+GIGA = 10**9
+
+
+def group(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".", 1)).write_text(str(text))
+
+
+def test_a_container_leaves_what_its_limit_leaves(tmp_path):
+    own, root = tmp_path / "own", tmp_path / "fs"
+    assert free_in_groups(root, own) is None
+    own.write_text("0::/outer/inner\n")
+    group(root / "outer" / "inner", memory_max="max", memory_current=3 * GIGA)
+    assert free_in_groups(root, own) is None
+    stat = f"anon {GIGA}\ninactive_file {GIGA}\n"
+    group(root / "outer", memory_max=8 * GIGA, memory_current=5 * GIGA, memory_stat=stat)
+    assert free_in_groups(root, own) == 4 * GIGA  # pages of files can be dropped
+    group(root / "outer" / "inner", memory_max=2 * GIGA)
+    assert free_in_groups(root, own) == 0
+
+
+def test_older_containers_too_whose_path_is_the_hosts(tmp_path):
+    own, root = tmp_path / "own", tmp_path / "fs"
+    own.write_text("7:cpu,cpuacct:/docker/abc\n5:memory:/docker/abc\n")
+    group(root / "memory", memory_limit_in_bytes=4 * GIGA, memory_usage_in_bytes=GIGA)
+    assert free_in_groups(root, own) == 3 * GIGA
 
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux")

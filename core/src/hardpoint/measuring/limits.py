@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hardpoint.measuring.groups import free_in_groups
+
 # Of what is free when measuring begins, a child may use this share.
 SHARE = 0.8
 
@@ -33,11 +35,16 @@ class Limits:
 def allowed_memory(asked: int | None) -> int | None:
     """Bytes that a child may use: what the caller says, else that share of what is free now."""
     free = free_memory()
-    return asked or (None if free is None else int(free * SHARE))
+    return asked or (None if free is None else max(1, int(free * SHARE)))
 
 
 def free_memory() -> int | None:
     """Bytes that can be had without swapping; ``None`` where the system does not tell."""
+    found, allowed = _free_here(), free_in_groups()
+    return found if allowed is None else min(allowed, allowed if found is None else found)
+
+
+def _free_here() -> int | None:
     found = meminfo("MemAvailable")
     if found is not None or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return found
