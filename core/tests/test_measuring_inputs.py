@@ -103,6 +103,11 @@ def test_what_is_not_finite_is_judged_and_written_down():
     )
 
 
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -110,6 +115,9 @@ def test_what_is_not_finite_is_judged_and_written_down():
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
         (hp.CompileError("no", cause="MemoryError: not a byte"), "memory"),
         (hp.OutOfMemory("the tile store is full"), "memory"),
+        (raised_from(hp.CompileError("no"), torch.OutOfMemoryError("HIP")), "memory"),
+        (hp.DeviceLost("it fell off the bus"), "crashed"),
+        (raised_from(hp.CompileError("no"), hp.DeviceLost("gone")), "crashed"),
         (hp.VerificationError("computes in bf16"), "wrong"),
         (hp.CompileError("no adders"), "refused"),
         (ValueError("odd"), "raised"),

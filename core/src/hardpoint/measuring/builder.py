@@ -9,7 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardpoint.errors import HardpointError, OutOfMemory, VerificationError
+from hardpoint.errors import (
+    DeviceLost,
+    HardpointError,
+    OutOfMemory,
+    RuntimeFault,
+    VerificationError,
+)
 from hardpoint.measuring import candidate as candidates, residence
 from hardpoint.measuring.serving import Line, pin
 from hardpoint.measuring.surveyor import one_line
@@ -55,22 +61,37 @@ def main(answers: int) -> None:
         except Exception as error:
             kind, reason = failure_of(error)
             line.say("built", failure={"kind": kind, "reason": reason})
-            if kind == "memory":
+            if kind in ("memory", "crashed"):
                 return  # what is left of it would be the next one's trouble
         else:
             line.say("built", figures=figures)
 
 
 def failure_of(error: Exception) -> tuple[str, str]:
-    """(kind, reason) of an exception."""
+    """(kind, reason) of an exception. A lost device is a crash: it may have been chance, and the
+    process is of no use any more.
+    """
     reason = one_line(error) if isinstance(error, HardpointError) else _raised(error)
-    if isinstance(error, (MemoryError, OutOfMemory)) or any(
-        said in reason.lower() for said in _NO_MEMORY
-    ):
+    fault = _fault(error)
+    if fault is DeviceLost:
+        return "crashed", reason
+    if fault is OutOfMemory or any(said in reason.lower() for said in _NO_MEMORY):
         return "memory", reason
     if isinstance(error, VerificationError):
         return "wrong", reason
     return ("refused" if isinstance(error, HardpointError) else "raised"), reason
+
+
+def _fault(error: BaseException | None) -> type[RuntimeFault] | None:
+    """The fault that an exception is, or that it was raised from."""
+    from hardpoint.runtime.faults import fault_of
+
+    while error is not None:
+        found = fault_of(error)
+        if found is not None:
+            return found
+        error = error.__cause__
+    return None
 
 
 def _raised(error: Exception) -> str:
@@ -108,7 +129,7 @@ def _build(
     clock.end()
     line.say("stage", stage="calling the compiled model")
     found = None
-    if given.expected:
+    if "not_compared" not in model.verification:
         with model.preserving_state():
             got = model.run([t.clone() for t in given.inputs])
         found = errors(got, given.expected, given.names)

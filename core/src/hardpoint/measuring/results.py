@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from hardpoint.measuring.candidate import Candidate
 
 # not whole: the target does not run all operations. refused: an error of ours, in words.
-# raised: any other exception. wrong: numbers too far from eager's. memory: over the limit, or none
-# left. left out: nothing was tried, with the reason.
+# raised: any other exception. wrong: numbers too far from eager's. crashed: the process ended, or
+# lost its device. memory: over the limit, or none left. left out: nothing was tried, and why.
 FailureKind = Literal[
     "not whole", "refused", "raised", "wrong", "crashed", "hung", "memory", "left out"
 ]

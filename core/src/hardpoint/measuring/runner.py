@@ -74,6 +74,10 @@ class _Worker:
             self._run = Eager(read_program_file(Path(job["program"])))
             self._facts = {}
         loaded = time.monotonic()
+        self._schedule = self._model.schedule if self._model is not None else None
+        writes = self._schedule is not None and bool(self._schedule.state_writes)
+        # As it was captured: each call starts from it.
+        self._state = {n: t.clone() for n, t in self._model.held.items()} if writes else {}
         line.say("stage", stage="first call")
         self._take(given)
         answer = self._first()
@@ -117,11 +121,9 @@ class _Worker:
     def _take(self, given: Inputs) -> None:
         self._given = given
         self._inputs = [t.clone() for t in given.inputs]
-        schedule = self._model.schedule if self._model is not None else None
+        schedule = self._schedule
         self._changes_inputs = schedule is not None and bool(schedule.input_writes)
-        writes = schedule is not None and bool(schedule.state_writes)
-        self._state = {n: t.clone() for n, t in self._model.held.items()} if writes else {}
-        self._keeps_state = writes or self._changes_inputs
+        self._keeps_state = bool(self._state) or self._changes_inputs
         self._wait = self._waiting()
 
     def _first(self) -> dict[str, Any]:
@@ -191,15 +193,12 @@ class _Worker:
         return [call for calls in found for call in calls], ended - starts[0]
 
     def _waiting(self) -> Callable[[], None]:
-        """What waits for an accelerator; nothing on the CPU, where a call that returned is done."""
-        import torch
+        """What waits until the devices of inputs and segments have done what they were asked."""
+        from hardpoint.runtime.settling import settling
 
-        places = {t.device.type for t in self._inputs}
-        if self._model is not None:
-            places |= {torch.device(s.device.torch_device).type for s in self._model.segments}
-        if places <= {"cpu"} or not torch.accelerator.is_available():
-            return lambda: None
-        return torch.accelerator.synchronize
+        segments = () if self._model is None else self._model.segments
+        places = [*(t.device for t in self._inputs), *(s.device.torch_device for s in segments)]
+        return settling(places)
 
 
 def _facts(model: Any, precisions: dict[str, Any]) -> dict[str, Any]:

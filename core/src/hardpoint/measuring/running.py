@@ -15,6 +15,8 @@ from hardpoint.measuring.results import Errors, Failure, Round, Start, Timing, e
 ROUNDS = 15
 ROUND_SECONDS = 0.06
 WARMUPS = 3
+# A call may take so many times what the first one did before it counts as hung.
+_SLOWER = 3.0
 
 
 class Runner:
@@ -37,9 +39,9 @@ class Runner:
         child.wait(limits.start_seconds)
         answer = child.wait(limits.load_seconds)
         child.pause()
+        self._first_seconds = answer["first_seconds"]
         self.errors: Errors | None = errors_from_json(answer["errors"])
         self.facts: dict[str, Any] = answer["facts"]
-        self._first_seconds: float = answer["first_seconds"]
         self.begun = Start(
             cold_seconds=answer["cold_seconds"],
             import_seconds=answer["import_seconds"],
@@ -77,9 +79,10 @@ class Runner:
         if warmups is None:
             warmups = 1 if self.rounds else WARMUPS
         command = {"do": "round", "seconds": seconds, "callers": callers, "warmups": warmups}
-        # A model whose call takes half a minute is slow, not hung; callers share the machine.
-        expected = (warmups + 2 * callers) * self._first_seconds
-        answer = self._ask(command, seconds + expected + self._limits.round_seconds)
+        # A call of a large model may take minutes, and callers, who call once before, wait for
+        # each other.
+        calls = (warmups + 2 * callers) * _SLOWER * self._first_seconds
+        answer = self._ask(command, seconds + self._limits.round_seconds + calls)
         if answer is None:
             assert self.failure is not None
             return self.failure
