@@ -181,11 +181,13 @@ def bench(
         core that is computed on.
     :param max_error: what is beyond is a failure. ``None``: it is timed, and marked where it is
         beyond what is usual for its precision.
-    :param rounds: of timing, 60 ms each. :param budget: seconds in all; then nothing more is built.
+    :param rounds: of timing, 60 ms each.
+    :param budget: seconds in all; then nothing more is built.
     :param timeout: seconds to compile one candidate.
-    :param progress: called as :func:`compile` does. :param watch: called with all rows, in order,
-        whenever one changed.
-    :raises PlanError: nothing runs the whole program. :raises InputError: not at that batch.
+    :param progress: called as :func:`compile` does.
+    :param watch: called with all rows, in order, whenever one changed.
+    :raises PlanError: nothing runs the whole program.
+    :raises InputError: not at that batch.
     :raises ProviderError: a target that was named is not there or does not load.
     """
     from hardpoint.benching.bench import run_bench

@@ -18,12 +18,15 @@ from hardpoint.interfaces.partitioner import Objective
 class Benchmark:
     """What :func:`hardpoint.bench` gives; ``print`` shows the table.
 
-    :param program: its name. :param objective: what the rows are sorted by.
+    :param program: its name.
+    :param objective: what the rows are sorted by.
     :param rows: at each batch the best first; then what is beyond its limit, what failed, and what
         was not tried. Eager PyTorch is one of them.
     :param max_error: as asked for; ``None``: what is usual for each precision.
     :param machine: the machine that the figures come from, described.
-    :param rounds: of each row. :param round_seconds: how long one lasts. :param callers: threads
+    :param rounds: of each row.
+    :param round_seconds: how long one lasts.
+    :param callers: threads
         that called at the same time.
     :param heats: how many groups were timed one after the other, since not all fit into memory
         together; ratios are to eager PyTorch in the same group.

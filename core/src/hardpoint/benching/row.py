@@ -27,7 +27,8 @@ class BenchRow:
     """What is known of a candidate. ``None``: not known. Seconds and bytes throughout.
 
     :param target: ``"openvino:CPU"``; eager PyTorch stands there under its own name.
-    :param precision: that was asked for. :param variant: of the backend's; ``""``: its defaults.
+    :param precision: that was asked for.
+    :param variant: of the backend's; ``""``: its defaults.
     :param batch: samples in a call; 0 where nothing was run.
     :param options: backend -> its options, the variant's among them.
     :param errors: against eager PyTorch, on these inputs, and on the examples as they are.
