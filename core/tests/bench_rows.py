@@ -27,7 +27,8 @@ def timing(ms, **more):
 def row(target, ms, error, *, batch=1, precision="fp32", limit=1e-4, **more):
     return BenchRow(
         target, precision, batch=batch, state="timed", timing=timing(ms), limit=limit,
-        errors=Errors(error, error / 10, 0.99999, 0.975, 40), bytes=1_500_000,
+        errors=Errors(error, error / 10, 0.99999, 0.975, 400), bytes=1_500_000,
+        artifact_bytes=400_000,
         cold_seconds=0.25, process_seconds=1.9, memory_bytes=300_000_000, **more,
     )  # fmt: skip
 

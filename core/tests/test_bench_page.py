@@ -1,6 +1,7 @@
 """The page of a benchmark: what it shows, that it is safe, and that it works in a browser."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,19 @@ def test_one_batch_has_no_plot_by_batch_and_nothing_timed_has_no_plot_at_all():
 @pytest.mark.parametrize("rows", [[EAGER_ROW], [EAGER_ROW, COARSE], [EXACT], [FAST, FAST]])
 def test_few_points_still_make_a_plot(rows):
     assert len(Page(render_page(benchmark(rows))).all("svg")) == 1
+
+
+def test_what_failed_while_it_was_timed_is_no_point():
+    lost = replace(FAST, state="failed", failure=Failure("crashed", "call", "killed by SIGSEGV"))
+    page = Page(render_page(benchmark([lost, EXACT, EAGER_ROW])))
+    assert "error 0.0200" not in page.text
+    assert "killed by SIGSEGV" in page.text
+
+
+def test_an_infinite_error_is_a_number_to_the_script_that_sorts():
+    cells = [a.get("data-value") for a in Page(render_page(benchmark())).all("td")]
+    assert "Infinity" in cells
+    assert not {"inf", "nan"} & set(cells)
 
 
 def test_a_busy_machine_is_said_at_the_top():

@@ -27,14 +27,15 @@ from bench_rows import (
     benchmark,
     eager,
     row,
+    timing,
 )
 from hardpoint.benching.benchmark import benchmark_from_json
-from hardpoint.benching.columns import columns, figure, merged, remark
-from hardpoint.benching.csv_file import render
+from hardpoint.benching.columns import agreement, columns, figure, merged, remark
+from hardpoint.benching.csv_file import is_ours, render
 from hardpoint.benching.front import arrange, front
 from hardpoint.benching.request import Request
 from hardpoint.cli.bench_screen import fitting
-from hardpoint.measuring.results import Failure
+from hardpoint.measuring.results import Errors, Failure
 
 
 def labels(rows):
@@ -87,9 +88,9 @@ def test_print_shows_a_line_a_row_and_says_how_it_was_measured():
     lines = text.splitlines()
     assert lines[0].split() == ["target", "precision", "variant", "batch", "p50", "ms", "interval",
                                 "p95", "ms", "p99", "ms", "samples/s", "x", "eager", "cold", "s",
-                                "size", "memory", "max", "error", "agreement", "remark"]  # fmt: skip
+                                "artifact", "package", "memory", "max", "error", "agreement", "remark"]  # fmt: skip
     assert lines[1].split() == ["*", "npu:0", "int8", "tiled", "1", "2.50", "2.38-2.63", "2.78",
-                                "3.12", "400", "4.00", "0.250", "1.5", "MB", "300.0", "MB",
+                                "3.12", "400", "4.00", "0.250", "400.0", "kB", "1.5", "MB", "300.0", "MB",
                                 "0.0200", "top-1", "97.5", "%"]  # fmt: skip
     assert lines[5].endswith("beyond 0.2, the usual error of int4w")
     assert lines[6].endswith("crashed in compile s0 for gpu: killed by SIGSEGV")
@@ -117,6 +118,25 @@ def test_agreement_is_top_1_where_there_are_logits_else_cosine():
     assert cells["agreement"](EXACT) == "top-1 97.5 %"
     assert cells["agreement"](NAN) == "cosine 0.00000"
     assert cells["max error"](NAN) == "infinite"
+
+
+@pytest.mark.parametrize(
+    ("share", "samples", "said"),
+    [
+        (1.0, 1, "top-1 1 of 1"),
+        (0.75, 8, "top-1 6 of 8"),
+        (1.0, 1000, "top-1 100 %"),
+        (0.9999, 50_000, "top-1 99.99 %"),
+        (0.99998, 50_000, "top-1 > 99.99 %"),
+    ],
+)
+def test_an_agreement_says_no_more_than_its_samples_do(share, samples, said):
+    assert agreement(Errors(0.1, 0.1, 1.0, share, samples)) == said
+
+
+def test_the_notes_say_of_how_many_calls_the_percentiles_are():
+    few = replace(FAST, timing=timing(2.5, calls=15))
+    assert "p95 and p99 of all calls, 15 of each at the least" in str(benchmark([few, EXACT]))
 
 
 def test_what_failed_alike_in_several_precisions_is_one_line_for_people():
@@ -176,6 +196,15 @@ def test_csv_has_plain_units_and_no_formulas():
     assert {line["target"] for line in crashed} == {"gpu", "'=HYPERLINK(1)"}
 
 
+def test_only_a_table_of_ours_is_known_as_one(tmp_path):
+    mine, theirs = tmp_path / "bench.csv", tmp_path / "sales.csv"
+    benchmark().save_csv(mine)
+    theirs.write_text("program,customer\n1,2\n")
+    assert is_ours(mine)
+    assert not is_ours(theirs)
+    assert not is_ours(tmp_path / "nowhere.csv")
+
+
 def test_a_file_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path):
     with pytest.raises(hp.ConfigError, match="cannot be written") as caught:
         benchmark().save_csv(tmp_path / "nowhere" / "a.csv")
@@ -189,6 +218,10 @@ def test_a_file_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path):
         ({"rounds": 0}, "rounds is 0"),
         ({"budget": -1.0}, "budget is -1.0"),
         ({"batches": (0,)}, "0 is no batch size"),
+        ({"max_error": -1.0}, "max_error is -1.0"),
+        ({"max_error": math.nan}, "max_error is nan"),
+        # NaN where eager has none is an infinite error, and must never be within the limit.
+        ({"max_error": math.inf}, "max_error is inf"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):

@@ -231,6 +231,10 @@ def test_a_backend_of_this_process_alone_cannot_be_measured(program, tmp_path, m
         ({"precision": {"cpu": "bf16"}}, "targets='auto' has yet to choose them"),
         ({"budget": 0}, "a budget's seconds is 0"),
         ({"timeout": 3.0}, "timeout= goes with isolate="),
+        (
+            {"options": {"egaer": {"mode": "aot"}}},
+            "options name 'egaer', which is no backend here\n  remedy: did you mean 'eager'?",
+        ),
         ({"targets": "eager", "budget": 3.0}, "budget= is for targets='auto'"),
     ],
 )

@@ -219,6 +219,11 @@ def test_the_limit_must_be_a_number(monkeypatch):
     monkeypatch.setenv("HARDPOINT_CACHE_SIZE", "lots")
     with pytest.raises(hp.ConfigError, match="'lots', which is no number of gigabytes"):
         size_limit()
+    with pytest.raises(hp.ConfigError):  # before anything is measured
+        open_cache()
+    monkeypatch.setenv("HARDPOINT_CACHE_SIZE", "inf")
+    with pytest.raises(hp.ConfigError, match="'inf', which is no number of gigabytes"):
+        open_cache()
 
 
 def test_the_folder_is_where_the_environment_says(monkeypatch, tmp_path):

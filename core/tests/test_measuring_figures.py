@@ -63,6 +63,13 @@ def test_with_several_callers_the_ratio_is_of_the_throughputs():
     assert timing(mine, eager, samples=1, callers=4).ratio == pytest.approx(4.0)
 
 
+def test_one_caller_beside_an_eager_of_several_is_compared_by_throughput():
+    alone = [Round([0.01] * 6, 0.06, 6, 0)]
+    together = [Round([0.04] * 6, 0.06, 6, 0)]  # four at a time: as many results a second
+    assert timing(alone, together, samples=1, callers=1, by_rate=True).ratio == pytest.approx(1)
+    assert timing(alone, together, samples=1, callers=1).ratio == pytest.approx(4)
+
+
 def test_noise_is_how_far_rounds_differ():
     assert spread(rounds(*[1.0] * 15)) == 1.0
     assert spread(rounds(*[1.0] * 12, 2.0, 2.0, 2.0)) == 2.0

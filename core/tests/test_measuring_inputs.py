@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 import hardpoint as hp
+from hardpoint.measuring import processors
 from hardpoint.measuring.agreement import errors, looks_like_logits
 from hardpoint.measuring.builder import failure_of
 from hardpoint.measuring.candidate import Candidate, from_json
 from hardpoint.measuring.inputs import read_inputs, write_inputs
+from hardpoint.measuring.limits import Limits
 from hardpoint.measuring.processors import choose, usable
 from hardpoint.measuring.results import Errors, Failure, errors_from_json
 from hardpoint.measuring.session import judge
@@ -101,6 +103,11 @@ def test_what_is_not_finite_is_judged_and_written_down():
     )
 
 
+def raised_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -108,6 +115,9 @@ def test_what_is_not_finite_is_judged_and_written_down():
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
         (hp.CompileError("no", cause="MemoryError: not a byte"), "memory"),
         (hp.OutOfMemory("the tile store is full"), "memory"),
+        (raised_from(hp.CompileError("no"), torch.OutOfMemoryError("HIP")), "memory"),
+        (hp.DeviceLost("it fell off the bus"), "crashed"),
+        (raised_from(hp.CompileError("no"), hp.DeviceLost("gone")), "crashed"),
         (hp.VerificationError("computes in bf16"), "wrong"),
         (hp.CompileError("no adders"), "refused"),
         (ValueError("odd"), "raised"),
@@ -131,6 +141,21 @@ def test_a_candidate_has_a_name_for_people_and_a_key_for_the_database():
     assert from_json(mixed.to_json()).key == mixed.key
     plain = Candidate((hp.Target("npu", "1"),), {"npu": "fp16"}, "streams")
     assert plain.label == "npu:1 fp16 streams"
+
+
+def test_throughput_has_a_caller_for_each_core_that_is_computed_on(monkeypatch):
+    monkeypatch.setattr(processors, "cores", lambda: 8)
+    assert processors.callers("latency", 4) == 1
+    assert processors.callers("throughput", 1) == 1
+    assert processors.callers("throughput", 4) == 4
+    assert processors.callers("throughput", 16) == 8
+
+
+@pytest.mark.parametrize("name", ["build_seconds", "load_seconds", "memory_bytes"])
+@pytest.mark.parametrize("value", [0, -1.0, math.nan])
+def test_a_limit_that_never_ends_anything_is_refused(name, value):
+    with pytest.raises(hp.ConfigError, match=f"a limit's {name} is {value}"):
+        Limits(**{name: value})
 
 
 def test_as_many_processors_as_threads_are_used():

@@ -64,7 +64,7 @@ class Flawed(Executable):
         return result
 
 
-def compiled(flaw, model, *args, strided=True, alignment=1, **options):
+def compiled(flaw, model, *args, strided=True, alignment=1, max_error=None, **options):
     registry = hp.Registry(path=[])
     provider = Provider("flawed", spoil=flaw, strided=strided)
     info = provider.hardpoint_backend_info()
@@ -74,7 +74,7 @@ def compiled(flaw, model, *args, strided=True, alignment=1, **options):
     registry.add("backend", "flawed", provider)
     captured = model if isinstance(model, hp.Program) else hp.capture(model.eval(), args, registry=registry, **options)  # fmt: skip
     plan = hp.plan(captured, targets="flawed", partitioner=Scatter(1, 1, 1), registry=registry)
-    return hp.compile(plan, registry=registry)
+    return hp.compile(plan, registry=registry, max_error=max_error)
 
 
 class Calls(nn.Module):
@@ -105,6 +105,15 @@ def test_state_that_was_frozen_is_refused_when_it_is_compiled():
         compiled(Frozen, program("counter"))
     assert "the compiled model gives wrong numbers: error " in str(error.value)
     assert "on the second, which starts from the state that the first has left" in str(error.value)
+
+
+def test_state_that_was_frozen_shows_in_the_figures_where_no_limit_is_set():
+    # So measuring compiles: who asked for it judges by the figures.
+    limit = float("inf")
+    wrong = compiled(Frozen, program("counter"), max_error=limit)
+    right = compiled(Flawed, program("counter"), max_error=limit)
+    assert wrong.verification["max_error"] == "inf"  # the count is exact, or different
+    assert right.verification["max_error"] < 1e-6
 
 
 def test_writes_to_an_input_come_back():
@@ -248,6 +257,11 @@ class Reuses(Flawed):
         if self.buffers is None:
             self.buffers = [r.clone() for r in results]
         return tuple(b.copy_(r) for b, r in zip(self.buffers, results, strict=True))
+
+
+def test_results_that_its_next_call_overwrites_are_refused_where_the_inputs_are_tokens():
+    with pytest.raises(hp.ContractViolation, match="overwrites its results at its next call"):
+        compiled(Reuses, nn.Embedding(10, 4), torch.tensor([[1, 2, 3]]))
 
 
 def test_results_that_its_next_call_overwrites_are_refused():

@@ -71,7 +71,8 @@ def sentences() -> Task:
     """How alike sentences are, in order: the ranks of all pairs, and the nearest of each."""
     texts = [text for pair in PAIRS for text in pair]
     given = tokens(texts, 32)
-    examples = tuple(t[: len(texts) // 2] for t in given.values())
+    # Calibrated with other sentences than those that are scored.
+    examples = tuple(tokens(_prose(len(texts) // 2), 32).values())
     module = minilm()
     with torch.no_grad():
         expected = _similarities(module, given)
@@ -89,6 +90,13 @@ def sentences() -> Task:
 
     names = ("rank correlation with fp32", "same nearest", "nearest is its pair")
     return Task("MiniLM, sentence pairs", names, module, examples, score)
+
+
+def _prose(count: int) -> list[str]:
+    """So many sentences of Python's own documentation."""
+    text = " ".join(pydoc_data.topics.topics["exceptions"].split())
+    found = [s.strip() for s in text.split(". ") if 30 < len(s) < 200 and s.isascii()]
+    return [found[i % len(found)] for i in range(count)]
 
 
 def _similarities(call: Callable[..., Any], given: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -166,5 +174,7 @@ def measure(task: Task, targets: list[str], precisions: dict[str, list[str]], *,
                 done.add(precision)
             except hp.HardpointError as error:
                 row["failed"] = ": ".join(filter(None, (error.what, error.cause)))[:300]
+            except Exception as error:  # a runtime's, while it is scored: the others go on
+                row["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             rows.append(row)
     return {"figures": list(task.figures), "rows": rows}

@@ -1,34 +1,37 @@
 """Every installed backend on nine models: tables, auto's choice, published claims, cold start,
 overheads, accuracy on real data.
 
-The whole takes hours, so each part of each model is kept as JSON in ``--cache``: a run that was
-stopped goes on where it was, and ``--parts`` and ``--models`` do it piece by piece. ``--quick`` is
-about twenty minutes on two cores; the page says what it leaves out.
+The whole takes hours, so it is made in slices of minutes, and each is kept as JSON in ``--cache``:
+``--minutes 5`` begins nothing after five minutes, says what is left, and ends with status 3; the next
+call goes on there. ``--only MODEL`` and ``--parts`` choose slices; ``--show`` measures nothing. The
+page is always that of all that is known. ``--quick`` leaves out what the page says.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import _backend_pages as pages
+import _backend_tables as tables
 import torch
-from _backend_claims import MAX_ERRORS
+from _backend_claims import MAX_ERRORS, claims_of
+from _backend_kept import Kept
 from _backend_limits import machine_limits, work
-from _backend_models import Model, made, named
+from _backend_models import MODELS, Model, made, named
 from _report import Page
 
 import hardpoint as hp
+from hardpoint.benching.benchmark import Benchmark, benchmark_from_json
+from hardpoint.measuring.candidate import Candidate
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("table", "auto", "cold", "calls", "accuracy")
+PARTS = ("table", "auto", "final", "cold", "calls", "accuracy")
 # Backends for real hardware; a simulated one says nothing about speed.
 TARGETS = ("openvino", "onnxruntime", "cuda", "rocm", "metal", "cpu")
 QUICK_PRECISIONS = {
@@ -45,16 +48,24 @@ QUICK_AUTO = ("mobilenet-v2", "minilm")
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, help="write the page to this Markdown file")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of each measurement")
-    parser.add_argument("--models", default="", help="only these: a,b")
-    parser.add_argument("--targets", default="", help="only these backends: a,b")
-    parser.add_argument("--parts", default=",".join(PARTS), help="of %(default)s: a,b")
-    parser.add_argument("--quick", action="store_true", help="about twenty minutes: see the page")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--budget", type=float, help="seconds of each table and each choice")
-    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench-backends")
-    parser.add_argument("--fresh", action="store_true", help="use nothing of the cache")
+    add = parser.add_argument
+    add("--output", type=Path, help="write the page to this Markdown file")
+    add("--only", "--models", default="", help="measure only these models: a,b")
+    add("--parts", default=",".join(PARTS), help="of %(default)s: a,b")
+    add("--targets", default="", help="only these backends: a,b")
+    add("--minutes", type=float, help="begin nothing after that; status 3: something is left")
+    add("--show", action="store_true", help="measure nothing; write the page of what is known")
+    add("--rounds", type=int, default=15, help="rounds of each measurement")
+    add("--quick", action="store_true", help="less, as the page says")
+    add("--threads", type=int, default=torch.get_num_threads())
+    add(
+        "--budget",
+        type=float,
+        help="seconds of each slice and each choice; default: 900, quick 240",
+    )
+    add("--cache", type=Path, default=ROOT / "build" / "bench-backends")
+    add("--again", action="store_true", help="try again what failed")
+    add("--fresh", action="store_true", help="use nothing of the cache")
     return parser.parse_args()
 
 
@@ -63,69 +74,161 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.models = named(options.models)
-        self.targets = options.targets.split(",") if options.targets else self._available()
-        self.parts = options.parts.split(",")
+        self.models = named(options.only)
+        self.targets = options.targets.split(",") if options.targets else _available()
+        self.parts = () if options.show else options.parts.split(",")
         unknown = set(self.parts) - set(PARTS)
         if unknown:
-            raise SystemExit(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
-        options.cache.mkdir(parents=True, exist_ok=True)
+            raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+        self.quick: bool = options.quick
+        self.budget: float = options.budget or (240.0 if options.quick else 900.0)
+        self.kept = Kept(
+            options.cache,
+            {"quick": options.quick, "threads": options.threads, "rounds": options.rounds},
+            minutes=options.minutes, again=options.again, fresh=options.fresh,
+        )  # fmt: skip
         os.environ["HARDPOINT_CACHE"] = str(options.cache / "choices")
         os.environ["HF_HUB_OFFLINE"] = "1"
         torch.set_num_threads(options.threads)
 
     def measure(self) -> None:
         """Every part that is asked for and not known yet."""
-        self.part("limits", "machine", lambda: machine_limits(self.options.threads))
+        if not self.parts:
+            return
+        self.kept.measure("limits", "machine", lambda: machine_limits(self.options.threads))
         for model in self.models:
-            if "table" in self.parts:
-                self.part("table", model.name, lambda m=model: self.table(m))  # type: ignore[misc]
-            if "auto" in self.parts and (not self.options.quick or model.name in QUICK_AUTO):
-                for error in MAX_ERRORS[: 1 if self.options.quick else None]:
-                    self.part(
-                        f"auto-{error:g}", model.name, lambda m=model, e=error: self.auto(m, e)
-                    )  # type: ignore[misc]
-            if "cold" in self.parts and model.name in (QUICK_COLD if self.options.quick else COLD):
-                self.part("cold", model.name, lambda m=model: self.cold(m))  # type: ignore[misc]
+            self._measure(model)
         if "calls" in self.parts:
             import _backend_calls
 
-            self.part("calls", "all", lambda: _backend_calls.measure(self.targets, 7))
+            targets = self.targets
+            self.kept.measure(
+                "calls", "all", lambda: _backend_calls.measure(targets, 7), targets=targets
+            )
         if "accuracy" in self.parts:
             import _backend_accuracy
 
             for name in _backend_accuracy.TASKS:
-                self.part("accuracy", name, lambda n=name: self.accuracy(n))  # type: ignore[misc]
+                self.kept.measure(
+                    "accuracy", name, lambda n=name: self.accuracy(n),  # type: ignore[misc]
+                    targets=self.targets,
+                )  # fmt: skip
 
-    def table(self, model: Model) -> dict[str, Any]:
-        """All candidates of one model."""
+    def _measure(self, model: Model) -> None:
+        if "table" in self.parts:
+            for target, precision in self.slices(model):
+                self.kept.measure(
+                    f"table-{target}-{precision}", model.name,
+                    lambda t=target, p=precision: self.table(model, t, p),  # type: ignore[misc]
+                )  # fmt: skip
+        if "auto" in self.parts:
+            for error in self.errors(model):
+                self.kept.measure(
+                    f"auto-{error:g}", model.name,
+                    lambda e=error: self.auto(model, e),  # type: ignore[misc]
+                    budget=self.budget,
+                )  # fmt: skip
+        if "final" in self.parts and self.bench(model) is not None and not self.waiting(model):
+            candidates = self.contenders(model)
+            if candidates:
+                self.kept.measure(
+                    "final", model.name, lambda: self.final(model, candidates),
+                    candidates=[c.key for c in candidates],
+                )  # fmt: skip
+        if "cold" in self.parts and model.name in (QUICK_COLD if self.quick else COLD):
+            self.kept.measure("cold", model.name, lambda: self.cold(model), targets=self.targets)
+
+    def slices(self, model: Model) -> Iterator[tuple[str, str]]:
+        """(backend, precision) of each slice of a model's table."""
+        for target in self.targets:
+            for precision in hp.default_registry().info("backend", target).precisions:
+                if not self.quick or precision in QUICK_PRECISIONS[model.kind]:
+                    yield target, precision
+
+    def errors(self, model: Model) -> tuple[float, ...]:
+        """What auto is asked for on a model."""
+        if not self.quick:
+            return MAX_ERRORS
+        return MAX_ERRORS[:1] if model.name in QUICK_AUTO else ()
+
+    def waiting(self, model: Model) -> list[str]:
+        """Slices and choices of a model that were neither measured nor failed."""
+        parts: list[tuple[str, dict[str, object]]]
+        parts = [(f"table-{t}-{p}", {}) for t, p in self.slices(model)]
+        parts += [(f"auto-{e:g}", {"budget": self.budget}) for e in self.errors(model)]
+        known, failed = self.kept.known, self.kept.failed
+        return [
+            part for part, more in parts
+            if known(part, model.name, **more) is None and not failed(part, model.name, **more)
+        ]  # fmt: skip
+
+    def table(self, model: Model, target: str, precision: Any) -> dict[str, Any]:
+        """One slice: all variants of a backend in one precision."""
         module, args, kwargs = made(model)
         needed = work(module, args, dict(kwargs))
         program = hp.capture(module, args, kwargs, name=model.name)
-        quick = self.options.quick
-        bench = hp.bench(
-            program,
-            targets=self.targets,
-            precisions=QUICK_PRECISIONS[model.kind] if quick else None,  # type: ignore[arg-type]
-            variants=self._variants(model) if quick else None,
-            threads=self.options.threads,
-            rounds=self.options.rounds,
-            budget=self.options.budget,
-            timeout=300.0 if quick else 900.0,
-            progress=say,
-        )
-        return {
-            "work": {"flops": needed.flops, "weights": needed.weights},
-            "bench": bench.to_json(),
-        }
+        found: dict[str, Any] = {"work": {"flops": needed.flops, "weights": needed.weights}}
+        try:
+            bench = hp.bench(
+                program, targets=[target], precisions=[precision],
+                variants=self._variants(model, target) if self.quick else None,
+                threads=self.options.threads, rounds=self.options.rounds, budget=self.budget,
+                timeout=self.budget, progress=say,
+            )  # fmt: skip
+        except hp.PlanError as error:  # it does not run all of it: a row, too
+            return {**found, "refused": error.cause}
+        return {**found, "bench": bench.to_json()}
+
+    def bench(self, model: Model) -> Benchmark | None:
+        """The table of all slices that are known; ``None``: there is none with figures."""
+        found, refused = [], []
+        for target, precision in self.slices(model):
+            kept = self.kept.known(f"table-{target}-{precision}", model.name)
+            why = self.kept.failed(f"table-{target}-{precision}", model.name)
+            if kept is not None and "bench" in kept["data"]:
+                found.append(benchmark_from_json(kept["data"]["bench"]))
+            elif kept is not None or why:
+                why = why or kept["data"]["refused"]  # type: ignore[index]
+                refused.append(tables.refused(target, precision, why))
+        return tables.put_together(found, refused) if found else None
+
+    def work(self, model: Model) -> dict[str, float]:
+        """What one call of a model takes, from any of its slices."""
+        for target, precision in self.slices(model):
+            kept = self.kept.known(f"table-{target}-{precision}", model.name)
+            if kept is not None:
+                return dict(kept["data"]["work"])
+        return {}
+
+    def choices(self, model: Model) -> dict[float, dict[str, Any]]:
+        """Error asked for -> auto's choice, as far as known."""
+        kept = {e: self.kept.known(f"auto-{e:g}", model.name, budget=self.budget)
+                for e in self.errors(model)}  # fmt: skip
+        return {error: found["data"] for error, found in kept.items() if found is not None}
+
+    def contenders(self, model: Model) -> list[Candidate]:
+        """Who comes into the final of a model."""
+        bench = self.bench(model)
+        wanted: list[tuple[tuple[str, ...], float | None]] = [
+            (claim.precisions, None) for claim in claims_of(model)
+        ]
+        wanted += [((), error) for error in self.errors(model)]
+        return [] if bench is None else tables.contenders(
+            bench, wanted, self.choices(model).values()
+        )  # fmt: skip
+
+    def finals(self, model: Model) -> Benchmark | None:
+        """The final of a model, if it was run among these candidates."""
+        keys = [c.key for c in self.contenders(model)]
+        kept = self.kept.known("final", model.name, candidates=keys)
+        return None if kept is None else benchmark_from_json(kept["data"])
 
     def auto(self, model: Model, max_error: float) -> dict[str, Any]:
-        """What targets="auto" chooses."""
+        """What targets="auto" chooses. What it built is kept, so the next error costs less."""
         module, args, kwargs = made(model)
         program = hp.capture(module, args, kwargs, name=model.name)
-        budget = self.options.budget or (240.0 if self.options.quick else 3600.0)
         compiled = hp.compile(
-            program, targets="auto", precision="auto", max_error=max_error, budget=budget,
+            program, targets="auto", precision="auto", max_error=max_error, budget=self.budget,
             progress=say,
         )  # fmt: skip
         assert compiled.choice is not None
@@ -133,11 +236,20 @@ class Run:
         compiled.close()
         return found
 
+    def final(self, model: Model, candidates: list[Candidate]) -> dict[str, Any]:
+        """The best of all slices, and auto's choices, in the same rounds."""
+        module, args, kwargs = made(model)
+        program = hp.capture(module, args, kwargs, name=model.name)
+        return tables.final(
+            program, candidates, threads=self.options.threads, rounds=2 * self.options.rounds,
+            timeout=self.budget, say=say,
+        ).to_json()  # fmt: skip
+
     def cold(self, model: Model) -> dict[str, Any]:
         """New processes, to the first result."""
         import _backend_cold
 
-        rounds = 1 if self.options.quick else 3
+        rounds = 1 if self.quick else 3
         with tempfile.TemporaryDirectory(dir=self.options.cache) as folder:
             return _backend_cold.measure(
                 model, self.targets, rounds, self.options.threads, Path(folder)
@@ -147,67 +259,21 @@ class Run:
         """Figures on held out data, by precision."""
         import _backend_accuracy
 
-        quick = self.options.quick
-        task = _backend_accuracy.TASKS[name](150 if quick else 1500)
+        task = _backend_accuracy.TASKS[name](150 if self.quick else 1500)
         registry = hp.default_registry()
         has = {t: list(registry.info("backend", t).precisions) for t in self.targets}
-        return _backend_accuracy.measure(task, self.targets, has, every=not quick)
+        return _backend_accuracy.measure(task, self.targets, has, every=not self.quick)
 
-    def part(self, part: str, name: str, measure: Callable[[], Any]) -> None:
-        """Measure one part, unless it is known; a failure is told, and the rest goes on."""
-        if self.known(part, name) is not None and not self.options.fresh:
-            return
-        print(f"\n{time.strftime('%H:%M:%S')} {part}: {name}", file=sys.stderr, flush=True)
-        started = time.monotonic()
-        try:
-            data = measure()
-        except Exception as error:
-            print(f"\n{part} of {name} failed: {error}", file=sys.stderr)
-            self._path(part, name).with_suffix(".failed").write_text(
-                f"{type(error).__name__}: {error}"
-            )
-            return
-        self._path(part, name).with_suffix(".failed").unlink(missing_ok=True)
-        kept = {
-            "settings": self._settings(), "seconds": time.monotonic() - started,
-            "when": time.strftime("%Y-%m-%d %H:%M"), "load": os.getloadavg()[0], "data": data,
-        }  # fmt: skip
-        self._path(part, name).write_text(json.dumps(kept, indent=1))
-
-    def known(self, part: str, name: str) -> Any:
-        """What was measured with these settings; ``None``: nothing."""
-        path = self._path(part, name)
-        if not path.is_file():
-            return None
-        kept = json.loads(path.read_text())
-        return kept if kept["settings"] == self._settings() else None
-
-    def failed(self, part: str, name: str) -> str:
-        """Why a part has no figures; ``""``: it did not fail."""
-        path = self._path(part, name).with_suffix(".failed")
-        return path.read_text() if path.is_file() else ""
-
-    def _settings(self) -> dict[str, Any]:
-        options = self.options
-        return {"quick": options.quick, "targets": self.targets, "threads": options.threads,
-                "rounds": options.rounds, "torch": torch.__version__}  # fmt: skip
-
-    def _path(self, part: str, name: str) -> Path:
-        path: Path = self.options.cache / f"{part}-{name}.json"
-        return path
-
-    def _variants(self, model: Model) -> list[str]:
+    def _variants(self, model: Model, target: str) -> list[str]:
         """The defaults; for decoding, where they matter most, all but the compilers of cpu."""
-        words = ["default"]
-        if model.kind == "decode":
-            for target in self.targets:
-                if target != "cpu":
-                    words += hp.default_registry().info("backend", target).variants
-        return list(dict.fromkeys(words))
+        if model.kind != "decode" or target == "cpu":
+            return ["default"]
+        return ["default", *hp.default_registry().info("backend", target).variants]
 
-    def _available(self) -> list[str]:
-        ready = {name for name, _ in hp.default_registry().available("backend").ready}
-        return [t for t in TARGETS if t in ready]
+
+def _available() -> list[str]:
+    ready = {name for name, _ in hp.default_registry().available("backend").ready}
+    return [t for t in TARGETS if t in ready]
 
 
 def say(done: int, total: int, what: str) -> None:
@@ -215,15 +281,19 @@ def say(done: int, total: int, what: str) -> None:
     print(f"\r\x1b[K  {done}/{total} {what[:110]}", end="", file=sys.stderr, flush=True)
 
 
-def main() -> None:
+def main() -> int:
     """Measure what is not known, and write the page of all that is."""
     options = arguments()
     run = Run(options)
     run.measure()
+    run.models = list(MODELS)  # the page is that of all that is known
     page = Page("Backends")
     pages.write(page, run, options.output.parent if options.output else None)
     page.finish(options.output, __file__)
+    if run.kept.left:
+        print(f"\nleft, call again: {', '.join(run.kept.left)}", file=sys.stderr)
+    return 3 if run.kept.left else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from _report import Page, Timing, arguments, interleaved, ratio, table
 
-from hardpoint import OutOfMemory, ProbeRequest, Registry
+from hardpoint import HardpointError, OutOfMemory, ProbeRequest, Registry
 
 CALLS = 30
 # Way -> (precision, options). Ways that the device does not have are rows with the reason.
@@ -158,7 +158,11 @@ def main() -> int:
     registry = Registry()
     reasons = {}
     for backend in ("cuda", "rocm"):
-        found = registry.probe("backend", backend, ProbeRequest())
+        try:
+            found = registry.probe("backend", backend, ProbeRequest())
+        except HardpointError as error:  # its plugin is not installed, or broken
+            reasons[backend] = error.what
+            continue
         if found.available:
             break
         reasons[backend] = found.reason

@@ -177,14 +177,17 @@ def bench(
     :param options: backend -> options that each of its candidates has.
     :param batches: samples in a call; the program's batch must be dynamic. Empty: as the examples.
     :param threads: that each process computes with; ``None``: as many as PyTorch does here.
-    :param objective: what the rows are sorted by; ``"throughput"`` calls from a thread a core.
+    :param objective: what the rows are sorted by; ``"throughput"`` calls from a thread for each
+        core that is computed on.
     :param max_error: what is beyond is a failure. ``None``: it is timed, and marked where it is
         beyond what is usual for its precision.
-    :param rounds: of timing, 60 ms each. :param budget: seconds in all; then nothing more is built.
+    :param rounds: of timing, 60 ms each.
+    :param budget: seconds in all; then nothing more is built.
     :param timeout: seconds to compile one candidate.
-    :param progress: called as :func:`compile` does. :param watch: called with all rows, in order,
-        whenever one changed.
-    :raises PlanError: nothing runs the whole program. :raises InputError: not at that batch.
+    :param progress: called as :func:`compile` does.
+    :param watch: called with all rows, in order, whenever one changed.
+    :raises PlanError: nothing runs the whole program.
+    :raises InputError: not at that batch.
     :raises ProviderError: a target that was named is not there or does not load.
     """
     from hardpoint.benching.bench import run_bench

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardpoint.benching.benchmark import Benchmark
@@ -65,8 +66,10 @@ class _Bench:
         self._begun = time.monotonic()
         self._rows: dict[tuple[str, int], BenchRow] = {}
         self._batches = _batches(session.program, request.batches)
-        self._callers = processors.cores() if request.objective == "throughput" else 1
+        self._callers = processors.callers(request.objective, session.threads)
+        self._least = min(self._batches)
         self._heats: list[Heat] = []
+        self._packages: dict[str, Path] = {}  # of those that wait to be timed
         self._baseline: Runner | None = None
 
     def run(self) -> Benchmark:
@@ -117,7 +120,9 @@ class _Bench:
                 self._rows["", batch] = row.failed(started)
             else:
                 self._baseline = started
-                self._rows["", batch] = replace(row.begun(started.begun), errors=None)
+                # It is compared with itself; its memory at other batches is known when it ran them.
+                begun = row.begun(started.begun) if batch == self._least else row
+                self._rows["", batch] = replace(begun, state="ready", errors=None)
         self._tell()
 
     def _try_all(self, candidates: Sequence[Candidate]) -> None:
@@ -161,13 +166,16 @@ class _Bench:
             return self._end(candidate, failure=wrong, state="failed")
         runner = self._session.start(built, self._first)
         if isinstance(runner, Failure):
+            built.package.unlink()
             return self._end(candidate, failure=runner, state="failed")
-        self._rows |= {(candidate.key, b): self._rows[candidate.key, b].begun(runner.begun)
-                       for b in self._batches}  # fmt: skip
+        self._packages[candidate.key] = built.package
+        place = candidate.key, self._least
+        self._rows[place] = self._rows[place].begun(runner.begun)
         self._tell()
         wrong = self._judged(runner.errors)
         if wrong is not None:
             runner.stop()
+            self._packages.pop(candidate.key).unlink()
             wrong = replace(wrong, stage="first call in a new process")
             return self._end(candidate, failure=wrong, state="failed")
         return runner
@@ -188,8 +196,9 @@ class _Bench:
         again = bool(self._heats)
         for number, (batch, wanted) in enumerate(self._batches.items()):
             run_heat(heat, batch, wanted, change=again or number > 0)
-        for runner in waiting.values():
+        for key, runner in waiting.items():
             runner.stop()
+            self._packages.pop(key).unlink()  # all together they would fill a disk
         self._heats.append(heat)
 
     def _judged(self, errors: Any) -> Failure | None:
@@ -241,11 +250,14 @@ _FINITE = 1.7976931348623157e308
 
 
 def _batches(program: Program, asked: Sequence[int]) -> dict[int, int | None]:
-    """Batch size -> what to ask the session for; ``None``: the examples as they are."""
+    """Batch size -> what to ask the session for; ``None``: the examples as they are.
+
+    The least first: a process's greatest memory so far is that of the batch that it runs.
+    """
     from hardpoint.compiler.examples import make_examples
 
     own = samples(program.example_inputs or make_examples(program.signature))
-    return {b: None if b == own else b for b in dict.fromkeys(asked)} or {own: None}
+    return {b: None if b == own else b for b in sorted(set(asked))} or {own: None}
 
 
 def _nothing(program: Program, found: Survey, request: Request) -> PlanError:

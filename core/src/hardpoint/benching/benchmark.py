@@ -18,12 +18,15 @@ from hardpoint.interfaces.partitioner import Objective
 class Benchmark:
     """What :func:`hardpoint.bench` gives; ``print`` shows the table.
 
-    :param program: its name. :param objective: what the rows are sorted by.
+    :param program: its name.
+    :param objective: what the rows are sorted by.
     :param rows: at each batch the best first; then what is beyond its limit, what failed, and what
         was not tried. Eager PyTorch is one of them.
     :param max_error: as asked for; ``None``: what is usual for each precision.
     :param machine: the machine that the figures come from, described.
-    :param rounds: of each row. :param round_seconds: how long one lasts. :param callers: threads
+    :param rounds: of each row.
+    :param round_seconds: how long one lasts.
+    :param callers: threads
         that called at the same time.
     :param heats: how many groups were timed one after the other, since not all fit into memory
         together; ratios are to eager PyTorch in the same group.
@@ -47,7 +50,7 @@ class Benchmark:
 
     @property
     def best(self) -> BenchRow | None:
-        """The first row that is right and has figures; ``None``: there is none."""
+        """The first row that is right and has figures: the best at the least batch; or ``None``."""
         return next((r for r in self.rows if r.timing and r.within and not r.failure), None)
 
     @property
@@ -114,9 +117,11 @@ def _notes(bench: Benchmark) -> list[str]:
     if bench.callers > 1:
         how += f", {bench.callers} callers at the same time"
     sure = min((r.timing.confidence for r in bench.rows if r.timing), default=0.0)
+    fewest = min((r.timing.calls for r in bench.rows if r.timing), default=0)
     said.append(
         f"{how}; each in a process of its own, the others stopped. p50: median of the rounds' "
-        f"medians, in the interval with {sure * 100:.3g} % confidence; p95 and p99 of all calls."
+        f"medians, in the interval with {sure * 100:.3g} % confidence; p95 and p99 of all calls, "
+        f"{fewest} of each at the least."
     )
     if bench.heats > 1:
         said.append(

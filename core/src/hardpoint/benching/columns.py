@@ -10,6 +10,9 @@ from hardpoint.benching.row import BenchRow
 from hardpoint.measuring.results import Errors, Timing
 from hardpoint.units import size
 
+# A share of fewer samples is told as a count: "100 %" of a single one says too much.
+_FEW = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -65,8 +68,11 @@ def agreement(errors: Errors | None) -> str:
     """Top-1 agreement where the results look like logits, else the least cosine."""
     if errors is None:
         return ""
+    if errors.agreement is not None and errors.samples < _FEW:
+        return f"top-1 {round(errors.agreement * errors.samples)} of {errors.samples}"
     if errors.agreement is not None:
-        return f"top-1 {errors.agreement * 100:.4g} %"
+        said = f"{errors.agreement * 100:.4g}"
+        return f"top-1 {'> 99.99' if said == '100' and errors.agreement < 1 else said} %"
     return f"cosine {errors.cosine:.5f}"
 
 
@@ -150,7 +156,10 @@ _ALL = (
     Column("samples/s", _shown(_THROUGHPUT), _THROUGHPUT, rank=3),
     Column("x eager", _shown(_RATIO, _ratio), _RATIO, rank=2),
     Column("cold s", _shown(lambda r: r.cold_seconds), lambda r: r.cold_seconds, rank=4),
-    Column("size", _shown(lambda r: r.bytes, _bytes), lambda r: r.bytes, rank=3),
+    Column(
+        "artifact", _shown(lambda r: r.artifact_bytes, _bytes), lambda r: r.artifact_bytes, rank=3
+    ),
+    Column("package", _shown(lambda r: r.bytes, _bytes), lambda r: r.bytes, rank=4),
     Column("memory", _shown(lambda r: r.memory_bytes, _bytes), lambda r: r.memory_bytes, rank=3),
     Column("max error", _shown(_error), _error),
     Column("agreement", lambda r: agreement(r.errors), None, rank=4, number=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardpoint.benching.row import BenchRow
@@ -19,6 +20,7 @@ _PLAIN = {
     "target": "target", "precision": "precision", "variant": "variant", "batch": "batch",
     "state": "state", "front": "on_front", "compile_seconds": "compile_s",
     "cold_seconds": "cold_s", "process_seconds": "process_s", "bytes": "package_bytes",
+    "artifact_bytes": "artifact_bytes",
     "memory_bytes": "memory_bytes", "limit": "error_limit",
 }  # fmt: skip
 _UNITS = {"p50": "p50_s", "low": "p50_low_s", "high": "p50_high_s", "p95": "p95_s", "p99": "p99_s",
@@ -27,13 +29,24 @@ _UNITS = {"p50": "p50_s", "low": "p50_low_s", "high": "p50_high_s", "p95": "p95_
 # A spreadsheet takes a cell that begins so for a formula, and names come from plugins.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
+_HEADS = ("program", *_PLAIN.values(), *(_UNITS.get(name, name) for name in (*_TIMING, *_ERRORS)),
+          "failure", "reason", "remark")  # fmt: skip
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file begins as :func:`render` begins one: else it is somebody's data."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.readline(4096).startswith(",".join(_HEADS[:5]))
+    except (OSError, UnicodeDecodeError):
+        return False
+
 
 def render(bench: Benchmark) -> str:
     """The text of the file, with a head line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    heads = [_UNITS.get(name, name) for name in (*_TIMING, *_ERRORS)]
-    writer.writerow(["program", *_PLAIN.values(), *heads, "failure", "reason", "remark"])
+    writer.writerow(_HEADS)
     for row in bench.rows:
         writer.writerow([_plain(cell) for cell in (bench.program, *_cells(row))])
     return out.getvalue()

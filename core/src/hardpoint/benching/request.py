@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +51,11 @@ class Request:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value}", remedy="give a number above 0")
+        if self.max_error is not None and not 0 <= self.max_error < math.inf:
+            raise ConfigError(
+                f"max_error is {self.max_error}",
+                remedy="give a finite number of at least 0, or none, to see all errors",
+            )
         for batch in self.batches:
             if batch < 1:
                 raise ConfigError(f"{batch} is no batch size", remedy="give numbers above 0")

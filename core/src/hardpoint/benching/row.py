@@ -27,14 +27,17 @@ class BenchRow:
     """What is known of a candidate. ``None``: not known. Seconds and bytes throughout.
 
     :param target: ``"openvino:CPU"``; eager PyTorch stands there under its own name.
-    :param precision: that was asked for. :param variant: of the backend's; ``""``: its defaults.
+    :param precision: that was asked for.
+    :param variant: of the backend's; ``""``: its defaults.
     :param batch: samples in a call; 0 where nothing was run.
     :param options: backend -> its options, the variant's among them.
-    :param errors: against eager PyTorch, on these inputs.
+    :param errors: against eager PyTorch, on these inputs, and on the examples as they are.
     :param limit: greatest error that counts as right; ``None``: none was asked, nor is one usual.
-    :param bytes: of the package. :param compile_seconds: what the backend took to compile.
+    :param bytes: of the package, which carries the program beside what was compiled.
+    :param artifact_bytes: of what was compiled alone, its weights included.
+    :param compile_seconds: what the backend took to compile.
     :param cold_seconds: in a new process, from ``hardpoint.load`` to the end of the first call,
-        the import of the backend's runtime included.
+        the import of the backend's runtime included. Known at the least batch, where it started.
     :param process_seconds: the same from the start of the process: Python, PyTorch and hardpoint
         are imported, too.
     :param memory_bytes: greatest resident memory of the process.
@@ -53,6 +56,7 @@ class BenchRow:
     errors: Errors | None = None
     limit: float | None = None
     bytes: int | None = None
+    artifact_bytes: int | None = None
     compile_seconds: float | None = None
     cold_seconds: float | None = None
     process_seconds: float | None = None
@@ -91,11 +95,12 @@ class BenchRow:
         """With the figures of the build."""
         return replace(
             self, state="ready", errors=built.errors, bytes=built.bytes,
+            artifact_bytes=built.artifact_bytes,
             compile_seconds=built.compile_seconds, executed=built.executed,
         )  # fmt: skip
 
     def begun(self, start: Start) -> BenchRow:
-        """With how it started in a process of its own."""
+        """With how it started in a process of its own, at this batch."""
         return replace(
             self, state="ready", errors=self.worse(start.errors), memory_bytes=start.memory_bytes,
             cold_seconds=start.load_seconds + start.first_seconds,

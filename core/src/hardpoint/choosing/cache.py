@@ -21,6 +21,7 @@ from hardpoint.errors import ConfigError, HardpointWarning
 _GIGABYTES = 10.0
 _ASK_SECONDS = 0.2
 _CHUNK = 8 << 20
+_LEFT_SECONDS = 86400.0
 
 
 def cache_folder() -> Path:
@@ -40,7 +41,7 @@ def size_limit() -> int:
     text = os.environ.get("HARDPOINT_CACHE_SIZE", "")
     try:
         return int(float(text or _GIGABYTES) * 1e9)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(
             f"HARDPOINT_CACHE_SIZE is {text!r}, which is no number of gigabytes",
             remedy="e.g. HARDPOINT_CACHE_SIZE=20",
@@ -73,16 +74,18 @@ class Cache:
     def get(self, digest: str) -> Path | None:
         """The package with that content; ``None`` where it is gone or was changed since."""
         path = self.path(digest)
-        if not path.is_file():
+        try:
+            found = _sha256(path)
+            os.utime(path)  # it is in use: the oldest go first
+        except OSError:  # never there, or another process removed it just now
             return None
-        if _sha256(path) != digest:
+        if found != digest:
             warnings.warn(
                 f"{path} was changed since it was written; it is measured anew",
                 HardpointWarning, stacklevel=2,
             )  # fmt: skip
             path.unlink(missing_ok=True)
             return None
-        os.utime(path)  # it is in use: the oldest go first
         return path
 
     def trim(self, keep: str) -> None:
@@ -90,6 +93,7 @@ class Cache:
 
         :param keep: SHA-256 of one that stays.
         """
+        self._sweep()
         limit, found = size_limit(), []
         for path in self._packages.glob("*.pt2"):
             with contextlib.suppress(FileNotFoundError):  # another process removed it
@@ -103,6 +107,13 @@ class Cache:
                 path.unlink(missing_ok=True)
                 total -= bytes_
 
+    def _sweep(self) -> None:
+        """Remove what a killed process left half-written; it took minutes at most."""
+        for path in self._packages.glob(".*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ctime < time.time() - _LEFT_SECONDS:
+                    path.unlink()
+
     def work(self) -> Path:
         """Where a measurement works, on the same disk. What a killed one left there is removed.
 
@@ -110,7 +121,7 @@ class Cache:
         """
         folder = self.folder / "work"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)  # a network disk may keep what is still open
         return folder
 
     @contextlib.contextmanager
@@ -137,7 +148,11 @@ class Cache:
 
 
 def open_cache() -> Cache | None:
-    """The cache, or ``None``, with one warning that says why there is none."""
+    """The cache, or ``None``, with one warning that says why there is none.
+
+    :raises ConfigError: the limit of its size is no number; said before anything is measured.
+    """
+    size_limit()
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -17,13 +17,15 @@ from hardpoint.units import size
 class Choice:
     """What was tried, what won, and why. ``print(compiled.choice)`` shows the table.
 
-    :param objective: what was to be best. :param max_error: greatest error accepted, by precision.
+    :param objective: what was to be best.
+    :param max_error: greatest error accepted, by precision.
     :param rows: every candidate, the winner first, then by the objective.
     :param left_out: (target, reason) of what gave no candidate.
     :param eager: eager PyTorch's figures in the last race; ``None``: nothing was timed.
     :param noise: 90th percentile of eager's round medians ÷ the least of them, in that race.
     :param noisy: that is so much that the order of near ones means nothing.
-    :param seconds: that choosing took. :param budget: the seconds that it was allowed.
+    :param seconds: that choosing took.
+    :param budget: the seconds that it was allowed.
     :param threads: that each process computed with.
     :param remembered: nothing was run: it is known from before.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ import torch
 from hardpoint.choosing import identity
 from hardpoint.choosing.cache import Cache, open_cache
 from hardpoint.choosing.choice import Choice, choice_from_json
+from hardpoint.choosing.memory import CRASHES, Key, Memory, worth_another_try
 from hardpoint.choosing.mixes import mixes
 from hardpoint.choosing.request import Request
 from hardpoint.choosing.row import Row, State
@@ -23,7 +23,7 @@ from hardpoint.choosing.trial import Trial
 from hardpoint.errors import CompileError, HardpointError, HardpointWarning
 from hardpoint.events import Event
 from hardpoint.measuring.candidate import Candidate
-from hardpoint.measuring.limits import Limits
+from hardpoint.measuring.limits import Limits, allowed_memory
 from hardpoint.measuring.results import Failure
 from hardpoint.measuring.session import Session
 from hardpoint.measuring.survey import Survey
@@ -57,7 +57,7 @@ def choose(
     chooser = _Chooser(program, registry, request, progress, threads, started, program_and_machine)
     cache = open_cache()
     if cache is None:
-        return chooser.measure(None, None)
+        return chooser.measure(Memory(None), None)
     try:
         return _with_cache(chooser, cache, request, progress)
     finally:
@@ -68,7 +68,8 @@ def _with_cache(
     chooser: _Chooser, cache: Cache, request: Request, progress: Progress | None
 ) -> CompiledModel:
     """What is known; else measured, while no other process measures."""
-    known = chooser.recall(cache)
+    memory = Memory(cache)
+    known = chooser.recall(memory)
     if known is not None:
         return known
 
@@ -77,11 +78,17 @@ def _with_cache(
             progress(0, 1, "another process measures; waiting for it")
 
     with cache.lock(request.budget.seconds, waiting) as alone:
-        known = chooser.recall(cache)  # the other one may have chosen the same
+        known = chooser.recall(memory)  # the other one may have chosen the same
         if known is not None:
             return known
+        if not alone:
+            warnings.warn(
+                f"another process still measures after {request.budget.seconds:g} s: figures of "
+                "both are disturbed",
+                HardpointWarning, stacklevel=2,
+            )  # fmt: skip
         chooser.started = time.monotonic()
-        return chooser.measure(cache, cache.work() if alone else None)
+        return chooser.measure(memory, cache.work() if alone else None)
 
 
 class _Chooser:
@@ -103,10 +110,12 @@ class _Chooser:
         self._program, self._registry, self._request = program, registry, request
         self._progress, self._threads, self.started = progress, threads, started
         self._identity = program_and_machine
+        # Once: what is installed may change while this measures, and then these figures are old.
+        self._environment = identity.of_everything(registry)
 
-    def recall(self, cache: Cache) -> CompiledModel | None:
+    def recall(self, memory: Memory) -> CompiledModel | None:
         """The same choice from before, where it still holds."""
-        found = cache.database.choice(*self._key())
+        found = memory.choice(self._key())
         if found is None:
             return None
         data, digest = found
@@ -116,7 +125,9 @@ class _Chooser:
             return None
         if choice.not_tried and choice.budget < self._request.budget.seconds:
             return None
-        path = cache.get(digest)
+        if any(self._may_pass_now(row, data.get("limits")) for row in choice.rows):
+            return None
+        path = memory.get(digest)
         if path is None:
             return None
         try:
@@ -130,7 +141,17 @@ class _Chooser:
             )  # fmt: skip
             return None
 
-    def measure(self, cache: Cache | None, folder: Path | None) -> CompiledModel:
+    def _may_pass_now(self, row: Row, then: object) -> bool:
+        """Whether a candidate failed for a limit that is wider now."""
+        if row.failure is None or not isinstance(then, dict):
+            return False
+        budget = self._request.budget
+        now = {
+            "candidate_seconds": budget.candidate_seconds, "memory": allowed_memory(budget.memory),
+        }  # fmt: skip
+        return worth_another_try(row.failure, then, now, CRASHES)
+
+    def measure(self, memory: Memory, folder: Path | None) -> CompiledModel:
         """Try what there is, and load the best.
 
         :param folder: to work in; ``None``: a temporary one.
@@ -146,7 +167,7 @@ class _Chooser:
             objective=request.objective,
         ) as session:  # fmt: skip
             self._say(0, 1, "asking the backends what they support")
-            trial = Trial(session, request, cache, self._identity, self._left, self._progress)
+            trial = Trial(session, request, memory, self._identity, self._left, self._progress)
             found = session.survey(
                 precisions=request.precisions, options=request.options, cover=trial.cover
             )
@@ -157,15 +178,11 @@ class _Chooser:
             left_out += [(str(t), why) for t, why in found.partial.items() if t not in mixed_in]
             choice = self._choice(trial, left_out)
             digest = trial.digests.get(choice.winner.key)
+            session.stop()  # the others' models must not stand in the way of the winner's
             model = self._load(trial.packages[choice.winner.key], choice, "full")
-        if cache is not None and digest is not None:
-            try:
-                cache.database.keep_choice(self._key(), choice.to_json(), digest)
-                cache.trim(digest)
-            except (sqlite3.Error, OSError) as error:
-                warnings.warn(
-                    f"the choice is not remembered: {error}", HardpointWarning, stacklevel=2
-                )
+        if digest is not None:
+            kept = {**choice.to_json(), "limits": trial.limits}
+            memory.keep_choice(self._key(), kept, digest)
         return model
 
     def _try(self, session: Session, found: Survey, trial: Trial) -> list[Candidate]:
@@ -213,7 +230,10 @@ class _Chooser:
         model = load_package(path, registry=self._registry, verify=verify)  # type: ignore[arg-type]
         allowed = json_number(self._request.limit(choice.winner))
         verification: Mapping[str, object] = {**model.verification, "allowed": allowed}
-        model.facts = replace(model.facts, verification=verification, choice=choice)
+        # A package of the cache may have been made for the same program by another name.
+        model.facts = replace(
+            model.facts, name=self._program.name, verification=verification, choice=choice
+        )
         self._registry.emit(
             Event("chosen", data={"program": self._program.name, "winner": choice.winner.label,
                                   "objective": choice.objective, "remembered": choice.remembered,
@@ -221,10 +241,9 @@ class _Chooser:
         )  # fmt: skip
         return model
 
-    def _key(self) -> tuple[str, str, str, str]:
-        environment = identity.of_everything(self._registry)
+    def _key(self) -> Key:
         request = json.dumps(self._request.to_json(), sort_keys=True)
-        return (*self._identity, environment, request)
+        return (*self._identity, self._environment, request)
 
     def _left(self) -> float:
         return self._request.budget.seconds - (time.monotonic() - self.started)

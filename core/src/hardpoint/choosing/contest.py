@@ -32,13 +32,20 @@ class Contest:
 
     :param baseline: eager PyTorch. :param callers: at the same time; several: by throughput.
     :param left: gives the seconds that are left. :param note: told of new figures.
+    :param room: bytes that the contenders may take together; ``None``: as many as there are.
     :ivar contenders: those that may still win. :ivar last: the race that was run last.
     """
 
     def __init__(
-        self, baseline: Runner | None, callers: int, left: Callable[[], float], note: Note
+        self,
+        baseline: Runner | None,
+        callers: int,
+        left: Callable[[], float],
+        note: Note,
+        room: float | None = None,
     ) -> None:
         self.baseline, self._callers, self._left, self._note = baseline, callers, left, note
+        self._room = room
         self.contenders: list[Runner] = []
         self.last: Race | None = None
 
@@ -55,8 +62,9 @@ class Contest:
             for one, other in ((runner, best), (best, runner)):
                 if self._slower(one, other, SCREEN_MARGIN):
                     self._give_up(one)
-        for one in self._ranked()[MOST:]:
-            self._give_up(one)
+        ranked = self._ranked()
+        while len(ranked) > 1 and (len(ranked) > MOST or self._crowded()):
+            self._give_up(ranked.pop())
 
     def decide(self) -> list[Runner]:
         """The final among those that are left; the fastest first."""
@@ -66,7 +74,7 @@ class Contest:
             self._drop(race, MARGINS.get(done))
             if self._left() <= 0 and done >= min(MARGINS):
                 break
-        ranked = self._ranked()
+        ranked = [r for r in self._ranked() if r in race.runners]
         near = [r for r in ranked if self._cost(r) <= NEAR * self._cost(ranked[0])]
         if len(near) > 1 and self._left() > 0:
             for one in set(race.runners) - set(near):
@@ -75,7 +83,8 @@ class Contest:
                 if self._left() <= 0:
                     break
             self._note(race, race.runners)
-        return self._ranked()
+        # Who was dropped has fewer rounds, perhaps of a quieter minute: medians do not compare.
+        return sorted(self._ranked(), key=lambda r: r not in race.runners)
 
     def _race(self, runners: Iterable[Runner]) -> Race:
         """A race in which everybody begins at the start."""
@@ -93,6 +102,11 @@ class Contest:
         for one in ranked[1:]:
             if self._slower(one, ranked[0], margin):
                 race.drop(one)
+
+    def _crowded(self) -> bool:
+        """Whether the models of all contenders take more memory than there is for them."""
+        taken = sum(max(0, r.begun.memory_bytes - r.begun.base_bytes) for r in self.contenders)
+        return self._room is not None and taken > self._room
 
     def _give_up(self, runner: Runner) -> None:
         self.contenders.remove(runner)

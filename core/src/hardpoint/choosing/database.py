@@ -95,7 +95,10 @@ class Database:
         ).fetchone()  # fmt: skip
         if row is None:
             return None
-        return Known(json.loads(row[0]), row[1], row[2], json.loads(row[3]))
+        data, limits = _read(row[0]), _read(row[3])
+        if data is None or limits is None:
+            return None
+        return Known(data, row[1], row[2], limits)
 
     def keep_candidate(self, key: tuple[str, str, str, str], known: Known) -> None:
         """Remember a candidate; the latest counts."""
@@ -112,7 +115,8 @@ class Database:
             "SELECT choice, package FROM choices "
             "WHERE program = ? AND machine = ? AND environment = ? AND request = ?", key,
         ).fetchone()  # fmt: skip
-        return None if row is None else (json.loads(row[0]), row[1])
+        data = None if row is None else _read(row[0])
+        return None if data is None else (data, row[1])
 
     def keep_choice(
         self, key: tuple[str, str, str, str], choice: dict[str, Any], package: str
@@ -143,6 +147,15 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    """An object; ``None`` for what was damaged: SQLite checks its pages, not what is in them."""
+    try:
+        data = json.loads(text)
+    except (TypeError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def open_database(folder: Path) -> Database:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +28,12 @@ from hardpoint.program.program import Program
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
 
+# Settings of libraries from outside that change what arithmetic they do, and how fast.
+_SETTINGS = (
+    *("ATEN_CPU_CAPABILITY", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "MKL_CBWR"),
+    *("MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+)
 # PyTorch names sizes afresh in each process; here they are numbered as they come.
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 _HASHERS = 4
@@ -58,16 +66,22 @@ def of_program(program: Program) -> str:
 
 
 def of_machine(threads: int) -> str:
-    """A hash of processor, memory, system, and how many threads compute."""
+    """A hash of processor, memory, system, how many threads compute, and libraries' settings."""
     # The system's own share of the memory changes a little from boot to boot.
     gigabytes = round((total_memory() or 0) / 2**30)
     parts = [processor(), gigabytes, platform.system(), platform.machine(), threads]
+    return _hash([*parts, [[name, os.environ.get(name)] for name in _SETTINGS]])
+
+
+def of_backends(registry: Registry, names: Iterable[str], partitioner: str = "") -> str:
+    """A hash of PyTorch, the core and these backends: versions, SDKs, configuration, devices.
+
+    :param partitioner: that cuts the program for them, if one does.
+    """
+    parts = [_core(), *(_provider(registry, "backend", name) for name in sorted(set(names)))]
+    if partitioner:
+        parts.append(_provider(registry, "partitioner", partitioner))
     return _hash(parts)
-
-
-def of_backends(registry: Registry, names: Iterable[str]) -> str:
-    """A hash of PyTorch, the core and these backends: versions, SDKs, configuration, devices."""
-    return _hash([_core(), *(_provider(registry, "backend", name) for name in sorted(set(names)))])
 
 
 def of_everything(registry: Registry) -> str:
@@ -128,7 +142,10 @@ def _kind(node: Node) -> str:
 
 
 def _of_tensor(tensor: torch.Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous()
+    plain = tensor.detach()
+    if type(plain) is not torch.Tensor or plain.is_meta or plain.layout is not torch.strided:
+        return secrets.token_hex()  # no plain bytes: like no other, and writing it is refused
+    plain = plain.cpu().resolve_conj().resolve_neg().contiguous()
     digest = hashlib.sha256(bytes_of(plain)).hexdigest()
     return f"{tensor.dtype}{list(tensor.shape)}{list(tensor.stride())}{tensor.device} {digest}"
 

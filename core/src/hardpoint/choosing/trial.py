@@ -4,21 +4,17 @@ them from before used in their place.
 
 from __future__ import annotations
 
-import sqlite3
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from hardpoint.choosing.cache import Cache
 from hardpoint.choosing.contest import Contest
 from hardpoint.choosing.database import Known
 from hardpoint.choosing.identity import of_backends
+from hardpoint.choosing.memory import Key, Memory, worth_another_try
 from hardpoint.choosing.request import Request
 from hardpoint.choosing.row import Row, State, row_from_json
 from hardpoint.compiler.request import Progress
-from hardpoint.errors import HardpointWarning
 from hardpoint.interfaces.kinds import Target
 from hardpoint.measuring import processors
 from hardpoint.measuring.candidate import Candidate
@@ -26,12 +22,10 @@ from hardpoint.measuring.results import Built, Failure
 from hardpoint.measuring.running import ROUNDS, Race, Runner
 from hardpoint.measuring.session import Session, judge
 
-# (program, machine, environment, candidate): what a measurement holds for.
-Key = tuple[str, str, str, str]
 # Of the budget, so much is kept for timing what was built.
 _BUILD_SHARE = 0.85
-# A candidate that crashed may have been the machine's victim: it gets another chance, once.
-_CRASHES = 2
+# Of the memory that one child may take, the contenders that stand still take this share together.
+_ROOM = 0.5
 
 
 class Trial:
@@ -39,18 +33,19 @@ class Trial:
 
     :param identity: (program, machine) hashes. :param left: gives the seconds that are left.
     :ivar rows: by candidate's key, in the order of trying. :ivar packages: of those that run.
+    :ivar limits: that candidates have here; a failure may be none with others.
     """
 
     def __init__(
         self,
         session: Session,
         request: Request,
-        cache: Cache | None,
+        memory: Memory,
         identity: tuple[str, str],
         left: Callable[[], float],
         progress: Progress | None,
     ) -> None:
-        self._session, self._request, self._cache = session, request, cache
+        self._session, self._request, self._memory = session, request, memory
         self._identity, self._left, self._progress = identity, left, progress
         self.rows: dict[str, Row] = {}
         self.packages: dict[str, Path] = {}
@@ -58,11 +53,14 @@ class Trial:
         self.contest: Contest | None = None
         self._told: set[str] = set()
         self._environments: dict[tuple[str, ...], str] = {}
+        self.limits = {
+            "candidate_seconds": request.budget.candidate_seconds, "memory": session.memory,
+        }  # fmt: skip
 
     def cover(self, target: Target) -> Failure | None:
         """Why a target does not run the whole program, or ``None``: from before, or asked now."""
         key: Key = (*self._identity, self._environment([target.backend]), f"cover {target}")
-        found = None if self._cache is None else self._cache.database.candidate(*key)
+        found = self._memory.candidate(key)
         if found is not None and isinstance(found.row.get("supported"), int):
             self._session.covered[target] = found.row["supported"]
             reason = str(found.row.get("reason", ""))
@@ -71,7 +69,7 @@ class Trial:
         if failure is None or failure.kind == "not whole":  # anything else may pass
             reason = "" if failure is None else failure.reason
             answer = {"supported": self._session.covered[target], "reason": reason}
-            self._remember(key, Known(answer, None, 1, {}))
+            self._memory.keep(key, Known(answer, None, 1, {}))
         return failure
 
     def run(self, candidates: Iterable[Candidate]) -> None:
@@ -127,7 +125,8 @@ class Trial:
             if built.kind == "hung" and left < limit:
                 return replace(row, state="not tried")  # the budget ended it, not the candidate
             row = row.failed(built)
-            self._keep(key, row, None)
+            if built.stage != "saving":  # a full disk says nothing of the candidate
+                self._keep(key, row, None)
             return row
         wrong = judge(built.errors, self._request.limit(candidate))
         if wrong is not None:
@@ -162,9 +161,11 @@ class Trial:
 
     def _contest(self) -> Contest:
         baseline = self._session.start(None)
-        callers = processors.cores() if self._request.objective == "throughput" else 1
+        callers = processors.callers(self._request.objective, self._session.threads)
         eager = baseline if isinstance(baseline, Runner) else None
-        return Contest(eager, callers, self._left, self._note)
+        allowed = self._session.memory
+        room = None if allowed is None else _ROOM * allowed
+        return Contest(eager, callers, self._left, self._note, room)
 
     def _note(self, race: Race, runners: Iterable[Runner]) -> None:
         """Figures of a race: into the rows, and to whoever observes."""
@@ -195,7 +196,7 @@ class Trial:
 
     def _known(self, key: Key, candidate: Candidate) -> Row | None:
         """What is known from before and still counts."""
-        found = None if self._cache is None else self._cache.database.candidate(*key)
+        found = self._memory.candidate(key)
         if found is None:
             return None
         try:
@@ -203,66 +204,29 @@ class Trial:
         except (KeyError, TypeError, ValueError):  # another version wrote it: measure again
             return None
         if row.failure is not None:
-            return None if self._worth_another_try(row.failure, found) else row
+            again = worth_another_try(row.failure, found.limits, self.limits, found.attempts)
+            return None if again else row
         wrong = judge(row.errors, self._request.limit(candidate))
         if wrong is not None:
             return row.failed(wrong)
-        package = self._cache.get(found.package) if self._cache and found.package else None
+        package = self._memory.get(found.package) if found.package else None
         if package is None or found.package is None:
             return None
         self.packages[candidate.key], self.digests[candidate.key] = package, found.package
         return row
 
-    def _worth_another_try(self, failure: Failure, found: Known) -> bool:
-        if failure.kind == "hung":
-            before = float(found.limits["candidate_seconds"])
-            return self._request.budget.candidate_seconds > before
-        if failure.kind == "memory":
-            return (self._request.budget.memory or 0) > int(found.limits["memory"] or 0)
-        return failure.kind == "crashed" and found.attempts < _CRASHES
-
     def _keep(self, key: Key, row: Row, package: str | None) -> None:
-        """Remember a row. A full disk costs the memory, never the choice.
-
-        Failures of the same candidate in a row are counted.
-        """
-        if self._cache is None:
-            return
-        before = self._cache.database.candidate(*key)
-        again = before is not None and before.row.get("failure") is not None
-        attempts = 1 + (before.attempts if before is not None and again else 0)
-        self._remember(key, Known(row.to_json(), package, attempts, self._limits()))
-
-    def _remember(self, key: Key, known: Known) -> None:
-        if self._cache is None:
-            return
-        try:
-            self._cache.database.keep_candidate(key, known)
-        except sqlite3.Error as error:
-            self._forget(error)
+        self._memory.keep_row(key, row, package, self.limits)
 
     def _keep_package(self, candidate: Candidate, built: Built, key: Key, row: Row) -> None:
         """Remember a row and its package."""
         if candidate.key in self.packages:
             return
         self.packages[candidate.key] = built.package
-        if self._cache is None:
-            return
-        try:
-            digest = self._cache.put(built.package)
-        except OSError as error:
-            self._forget(error)
-            return
-        self.packages[candidate.key] = self._cache.path(digest)
-        self.digests[candidate.key] = digest
-        self._keep(key, row, digest)
-
-    def _forget(self, error: Exception) -> None:
-        """Go on without remembering, and say so."""
-        self._cache = None
-        warnings.warn(
-            f"what is measured now is not remembered: {error}", HardpointWarning, stacklevel=2
-        )
+        kept = self._memory.put(built.package)
+        if kept is not None:
+            self.digests[candidate.key], self.packages[candidate.key] = kept
+            self._keep(key, row, kept[0])
 
     def _as_built(self, candidate: Candidate, row: Row) -> Built:
         return Built(
@@ -271,21 +235,22 @@ class Trial:
             errors=row.errors, segments=row.segments or 1,
         )  # fmt: skip
 
-    def _limits(self) -> dict[str, Any]:
-        return asdict(self._request.budget)
-
     def _seconds_to_build(self) -> float:
         return self._left() - (1 - _BUILD_SHARE) * self._request.budget.seconds
 
     def _key(self, candidate: Candidate) -> Key:
-        environment = self._environment([t.backend for t in candidate.targets])
-        return (*self._identity, environment, candidate.key)
+        backends = [t.backend for t in candidate.targets]
+        environment = self._environment(backends, candidate.partitioner)
+        # Partitioners cut by the objective.
+        aim = f" for {self._request.objective}" if candidate.partitioner else ""
+        return (*self._identity, environment, candidate.key + aim)
 
-    def _environment(self, backends: Sequence[str]) -> str:
+    def _environment(self, backends: Sequence[str], partitioner: str = "") -> str:
         """See :func:`of_backends`; asked once a choice."""
-        names = tuple(backends)
+        names = (*backends, partitioner)
         if names not in self._environments:
-            self._environments[names] = of_backends(self._session.registry, names)
+            found = of_backends(self._session.registry, backends, partitioner)
+            self._environments[names] = found
         return self._environments[names]
 
     def _say(self, done: int, total: int, what: str) -> None:

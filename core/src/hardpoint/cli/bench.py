@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from hardpoint import api
+from hardpoint.benching.csv_file import is_ours
 from hardpoint.cli.backends import check_backends
 from hardpoint.cli.bench_screen import BenchScreen, bench_table, left_out
 from hardpoint.cli.compile import parse_options
@@ -23,7 +26,10 @@ from hardpoint.cli.model_args import ModelArgs, whole_model_args
 from hardpoint.cli.output import FAILED, OK, console, emit_json, json_option
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hardpoint.benching.benchmark import Benchmark
+    from hardpoint.benching.row import BenchRow
     from hardpoint.interfaces.backend import Precision
 
 
@@ -127,14 +133,15 @@ def command(
     chosen = parse_options(options)
     for path, option, what, ours in (
         (html, "--html", "an .html page", is_page),
-        (csv_file, "--csv", "a .csv file", _is_csv),
+        (csv_file, "--csv", "a table of this command", is_ours),
     ):
         if path is not None:
             check_not_the_model(path, wanted.model, option)
             check_replaceable(path, what, ours, force=force, option=option)
     check_backends(wanted.targets, chosen, "auto")
     program = wanted.program()
-    with BenchScreen(shows_table=not as_json) as screen:
+    screen = BenchScreen(shows_table=not as_json)
+    with _told_on_interrupt(screen, as_json), screen:
         bench = api.bench(
             program,
             targets=wanted.targets or "auto",
@@ -165,13 +172,20 @@ def command(
     ctx.exit(OK if ran else FAILED)
 
 
+@contextmanager
+def _told_on_interrupt(screen: BenchScreen, as_json: bool) -> Iterator[None]:
+    """On Ctrl-C show what is known by then, which took minutes; then go on ending."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if screen.rows and not as_json:
+            _table(screen.rows)
+            click.echo("interrupted: figures so far; no file was written", err=True)
+        raise
+
+
 def _report(bench: Benchmark, csv_file: Path | None, html: Path | None) -> None:
-    out = console()
-    width = out.width if out.is_terminal else None
-    out.print(bench_table(bench.rows, width))
-    missing = left_out(bench.rows, width)
-    if missing is not None:
-        out.print(missing)
+    out = _table(bench.rows)
     out.print()
     for note in bench.notes:
         out.print(note, markup=False)
@@ -179,9 +193,14 @@ def _report(bench: Benchmark, csv_file: Path | None, html: Path | None) -> None:
         out.print(f"wrote {path}", markup=False)
 
 
-def _is_csv(path: Path) -> bool:
-    """Whether ``path`` is called like one."""
-    return path.suffix.lower() == ".csv"
+def _table(rows: Sequence[BenchRow]) -> Console:
+    out = console()
+    width = out.width if out.is_terminal else None
+    out.print(bench_table(rows, width))
+    missing = left_out(rows, width)
+    if missing is not None:
+        out.print(missing)
+    return out
 
 
 def _name(path: Path | None) -> str | None:

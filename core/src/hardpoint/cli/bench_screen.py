@@ -30,12 +30,12 @@ class BenchScreen:
     Nothing is painted by itself: that would take time from what is being timed. The bench calls
     between rounds, when all children stand still.
 
-    :param shows_table: not under ``--json``.
+    :param shows_table: not under ``--json``. :ivar rows: the last that it was told.
     """
 
     def __init__(self, *, shows_table: bool) -> None:
         self._stack = ExitStack()
-        self._rows: Sequence[BenchRow] = ()
+        self.rows: Sequence[BenchRow] = ()
         errors = console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
@@ -72,16 +72,17 @@ class BenchScreen:
 
     def watch(self, rows: Sequence[BenchRow]) -> None:
         """Rows changed."""
-        self._rows = rows
+        self.rows = rows
         self._paint()
 
     def _paint(self) -> None:
         if self._live is None:
             self._bar.refresh()
             return
+        # What does not fit is cut at the bottom: the bar stands on top.
         shown: list[Any] = [self._bar.get_renderable()] if not self._bar.disable else []
-        if self._rows:
-            shown.insert(0, bench_table(self._rows, self._live.console.width))
+        if self.rows:
+            shown.append(bench_table(self.rows, self._live.console.width))
         self._live.update(Group(*shown), refresh=True)
 
 

@@ -32,6 +32,7 @@ from hardpoint.interfaces.backend import PRECISIONS
 from hardpoint.interfaces.kinds import Target
 from hardpoint.planning.plan import Plan
 from hardpoint.runtime.model import CompiledModel, ModelFacts, fell_back_in_words
+from hardpoint.runtime.settling import settling
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
@@ -207,10 +208,14 @@ def _assemble(
 
 def _median_seconds(model: CompiledModel, examples: Sequence[torch.Tensor]) -> float:
     times = []
+    places: list[str | torch.device] = [t.device for t in examples]
+    settle = settling([*places, *(s.device.torch_device for s in model.segments)])
     with model.preserving_state():
         for _ in range(AUTO_CALLS):
             inputs = [t.clone() for t in examples]
+            settle()
             start = time.perf_counter()
             model.run(inputs)
+            settle()
             times.append(time.perf_counter() - start)
     return sorted(times)[len(times) // 2]

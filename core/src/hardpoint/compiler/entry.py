@@ -10,7 +10,8 @@ from hardpoint.compiler.compile import compile_plan
 from hardpoint.compiler.fallback import later
 from hardpoint.compiler.precision import PrecisionAsked
 from hardpoint.compiler.request import Options, Progress, read_chain
-from hardpoint.errors import CompileError, ConfigError
+from hardpoint.compiler.verify import FLOAT64_MAX_ERROR, only_float64
+from hardpoint.errors import CompileError, ConfigError, did_you_mean
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import Objective
 from hardpoint.planning.plan import Plan
@@ -50,11 +51,20 @@ def compile_given(
                 "timeout= goes with isolate= and named targets; targets='auto' has its budget=",
                 remedy="e.g. budget=hardpoint.Budget(candidate_seconds=60)",
             )
+        known = registry.names("backend")
+        for name in options or ():
+            if name not in known:
+                raise ConfigError(
+                    f"options name {name!r}, which is no backend here",
+                    remedy=did_you_mean(name, known),
+                )
+        if max_error is None and precision == "fp32" and only_float64(given.exported):
+            max_error = FLOAT64_MAX_ERROR  # as for named targets: float32 is found out
         request = read_request(objective or "latency", precision, max_error, options, budget)
         chain = read_chain(fallback, registry)
         model = choose(given, registry=registry, request=request, progress=progress)
         if chain:
-            model.fallback = later(chain, registry, model)
+            model.fallback = later(chain, registry, model, options)
         return model
     if budget is not None:
         raise ConfigError(

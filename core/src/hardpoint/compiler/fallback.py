@@ -21,6 +21,7 @@ from hardpoint.runtime.model import CompiledModel, Fallback, Replacement
 from hardpoint.runtime.wiring import FaultedError
 
 if TYPE_CHECKING:
+    from hardpoint.compiler.request import Options
     from hardpoint.registry.registry import Registry
 
 # Why an artifact may not run here although the package is sound and policy allows its backend.
@@ -71,10 +72,17 @@ def load_or_recompile(
     return model
 
 
-def later(chain: tuple[Target, ...], registry: Registry, model: CompiledModel) -> Fallback:
+def later(
+    chain: tuple[Target, ...],
+    registry: Registry,
+    model: CompiledModel,
+    options: Options | None = None,
+) -> Fallback:
     """The fallback of a model that was loaded; the compiler is imported when it is needed.
 
     It compiles in the precision of the program as it is, to the error that the package allows.
+
+    :param options: backend -> its own, for the targets of the chain.
     """
     allowed = model.facts.verification.get("allowed")
     made: list[Fallback] = []
@@ -86,7 +94,8 @@ def later(chain: tuple[Target, ...], registry: Registry, model: CompiledModel) -
 
         if not made:
             limit = float(allowed) if isinstance(allowed, (int, float)) else None
-            made.append(Recovery(registry, CompileRequest(Precisions(), limit, chain=chain)))
+            request = CompileRequest(Precisions(), limit, options, chain=chain)
+            made.append(Recovery(registry, request))
         return made[0](model, faulted)
 
     return fallback

@@ -61,5 +61,11 @@ def _place(tensor: torch.Tensor) -> tuple[torch.device, int]:
 
 
 def _other(tensor: torch.Tensor) -> torch.Tensor:
-    """Other numbers. Integers stay: they may be indices, which a runtime does not check."""
-    return -tensor if tensor.is_floating_point() else tensor
+    """Other numbers. Integers may be indices, which a runtime does not check: rows of them (tokens)
+    are turned round, which leaves each in its range; a single row may be offsets, and stays.
+    """
+    if tensor.is_floating_point():
+        return -tensor
+    if tensor.dim() < 2 or tensor.dtype is torch.bool or tensor.is_complex():
+        return tensor
+    return tensor.flip(-1)

@@ -30,7 +30,8 @@ def verify_whole(
     """Run the whole model on the examples; compare results, changed inputs and state.
 
     A model with state runs a second time, from the state of the first: one that was frozen when
-    the model was compiled shows there, and only there.
+    the model was compiled shows there, and only there. The greater errors of the two count: who
+    sets no limit here (measuring) judges by the figures.
 
     :raises VerificationError: an error above ``limit``.
     :raises ContractViolation: a segment's call overwrites what its call before gave.
@@ -44,11 +45,14 @@ def verify_whole(
         _check(results, limit, "each segment alone is within the limit; their errors add up")
         if state:
             now = {name: model.held[name].clone() for name in state}
+            second = program.run([t.clone() for t in examples], now)
+            again = _run(model, program, second, examples)
             _check(
-                _run(model, program, program.run([t.clone() for t in examples], now), examples),
-                limit, "it is right on the first call, and on the second, which starts from the "
-                "state that the first has left, it is not",
+                again, limit, "it is right on the first call, and on the second, which starts from "
+                "the state that the first has left, it is not",
             )  # fmt: skip
+            pairs = zip(results, again, strict=True)
+            results = [max(pair, key=lambda row: row[1].error) for pair in pairs]
     return results
 
 

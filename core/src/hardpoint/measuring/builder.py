@@ -9,7 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardpoint.errors import HardpointError, OutOfMemory, VerificationError
+from hardpoint.errors import (
+    DeviceLost,
+    HardpointError,
+    OutOfMemory,
+    RuntimeFault,
+    VerificationError,
+)
 from hardpoint.measuring import candidate as candidates, residence
 from hardpoint.measuring.serving import Line, pin
 from hardpoint.measuring.surveyor import one_line
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from hardpoint.measuring.inputs import Inputs
     from hardpoint.program.program import Program
     from hardpoint.registry.registry import Registry
+    from hardpoint.runtime.model import CompiledModel
 
 # What runtimes say when they find no memory, beside Python's own MemoryError.
 _NO_MEMORY = (
@@ -54,22 +61,37 @@ def main(answers: int) -> None:
         except Exception as error:
             kind, reason = failure_of(error)
             line.say("built", failure={"kind": kind, "reason": reason})
-            if kind == "memory":
+            if kind in ("memory", "crashed"):
                 return  # what is left of it would be the next one's trouble
         else:
             line.say("built", figures=figures)
 
 
 def failure_of(error: Exception) -> tuple[str, str]:
-    """(kind, reason) of an exception."""
+    """(kind, reason) of an exception. A lost device is a crash: it may have been chance, and the
+    process is of no use any more.
+    """
     reason = one_line(error) if isinstance(error, HardpointError) else _raised(error)
-    if isinstance(error, (MemoryError, OutOfMemory)) or any(
-        said in reason.lower() for said in _NO_MEMORY
-    ):
+    fault = _fault(error)
+    if fault is DeviceLost:
+        return "crashed", reason
+    if fault is OutOfMemory or any(said in reason.lower() for said in _NO_MEMORY):
         return "memory", reason
     if isinstance(error, VerificationError):
         return "wrong", reason
     return ("refused" if isinstance(error, HardpointError) else "raised"), reason
+
+
+def _fault(error: BaseException | None) -> type[RuntimeFault] | None:
+    """The fault that an exception is, or that it was raised from."""
+    from hardpoint.runtime.faults import fault_of
+
+    while error is not None:
+        found = fault_of(error)
+        if found is not None:
+            return found
+        error = error.__cause__
+    return None
 
 
 def _raised(error: Exception) -> str:
@@ -107,7 +129,7 @@ def _build(
     clock.end()
     line.say("stage", stage="calling the compiled model")
     found = None
-    if given.expected:
+    if "not_compared" not in model.verification:
         with model.preserving_state():
             got = model.run([t.clone() for t in given.inputs])
         found = errors(got, given.expected, given.names)
@@ -115,9 +137,11 @@ def _build(
         found = replace(found, max=max(found.max, whole))
     line.say("stage", stage="saving")
     path = model.save(Path(command["package"]))
+    artifact_bytes = _size_of(model)
     model.close()
     return {
         "bytes": path.stat().st_size,
+        "artifact_bytes": artifact_bytes,
         "compile_seconds": clock.seconds["compile"],
         "verify_seconds": clock.seconds["verify"],
         "peak_bytes": residence.peak(),
@@ -125,6 +149,18 @@ def _build(
         "executed": model.verification.get("executed", {}),
         "segments": len(plan.segments),
     }
+
+
+def _size_of(model: CompiledModel) -> int:
+    """Bytes of all artifacts; a weight that several of them use counts once."""
+    files = 0
+    weights: dict[int, int] = {}
+    for segment in model.segments:
+        files += sum(memoryview(data).nbytes for data in segment.artifact.files.values())
+        for tensor in segment.artifact.weights.values():
+            storage = tensor.untyped_storage()
+            weights[storage.data_ptr()] = storage.nbytes()
+    return files + sum(weights.values())
 
 
 class _Clock:

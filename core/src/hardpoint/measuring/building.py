@@ -74,6 +74,6 @@ class Builders:
             figures: dict[str, Any] = answer["figures"]
             return figures
         said, stage = answer["failure"], self._child.last_stage
-        if said["kind"] == "memory":
+        if said["kind"] in _DOUBTFUL:
             self.stop()
         return Failure(said["kind"], stage, said["reason"])

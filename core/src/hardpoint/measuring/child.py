@@ -145,14 +145,17 @@ class Child:
             # One that waits for commands leaves by itself, so that its runtime cleans up.
             self._process.wait(_LEAVE_SECONDS if self.stage == "idle" else 0.0)
         self._kill()
-        code = self._process.wait()
+        code: int | None = None
+        # A driver that hangs holds it in the kernel: then nobody can end it, and nobody waits.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(_LEAVE_SECONDS)
         assert self._process.stdin is not None
         self._process.stdin.close()
         os.close(self._answers)
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 4000))
         last = self._log.read().decode(errors="replace").strip().splitlines()[-3:]
         self._log.close()
-        how = f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
+        how = _ending(code)
         return "; ".join([how, *(line.strip()[:200] for line in last)])
 
     def _send(self, data: Mapping[str, Any]) -> None:
@@ -196,6 +199,12 @@ class Child:
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "it hangs in the system's kernel, where it cannot be killed"
+    return f"killed by {signal_name(-code)}" if code < 0 else f"exit status {code}"
 
 
 def _module_path() -> str:

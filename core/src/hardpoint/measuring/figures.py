@@ -57,18 +57,20 @@ def timing(
     *,
     samples: int,
     callers: int = 1,
+    by_rate: bool | None = None,
 ) -> Timing:
     """The figures of a worker's rounds.
 
     :param baseline: eager's rounds, the first of each beside the first and so on.
-    :param samples: in one call.
+    :param samples: in one call. :param by_rate: the ratio is that of the throughputs; ``None``:
+        where there are several callers. Where only eager has, latencies are not comparable.
     """
     medians = [median(r.calls) for r in rounds]
     calls = [call for r in rounds for call in r.calls]
     low, high, confidence = median_interval(medians)
     ratio = None
     if baseline is not None:
-        rate = _rate if callers > 1 else _speed
+        rate = _rate if (callers > 1 if by_rate is None else by_rate) else _speed
         pairs = list(zip(rounds, baseline, strict=False))
         ratio = median([rate(mine) / rate(eager) for mine, eager in pairs]) if pairs else None
     count = sum(r.count for r in rounds)

@@ -18,6 +18,14 @@ def cores() -> int:
     return len({_core(cpu) for cpu in usable()}) or os.cpu_count() or 1
 
 
+def callers(objective: str, threads: int) -> int:
+    """Threads that call at the same time: for throughput one for each core that is computed on.
+
+    :param threads: that a process computes with, and so (see :func:`choose`) cores that it has.
+    """
+    return min(cores(), threads) if objective == "throughput" else 1
+
+
 def choose(threads: int) -> list[int]:
     """So many processors, of different cores as far as there are; empty: all that are usable.
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from hardpoint.measuring.candidate import Candidate
 
 # not whole: the target does not run all operations. refused: an error of ours, in words.
-# raised: any other exception. wrong: numbers too far from eager's. memory: over the limit, or none
-# left. left out: nothing was tried, with the reason.
+# raised: any other exception. wrong: numbers too far from eager's. crashed: the process ended, or
+# lost its device. memory: over the limit, or none left. left out: nothing was tried, and why.
 FailureKind = Literal[
     "not whole", "refused", "raised", "wrong", "crashed", "hung", "memory", "left out"
 ]
@@ -84,7 +84,8 @@ def errors_from_json(data: Mapping[str, Any] | None) -> Errors | None:
 class Built:
     """A candidate that compiled, and whose package is on the disk.
 
-    :param package: the file. :param bytes: its size.
+    :param package: the file. :param bytes: its size; it carries the program, too.
+    :param artifact_bytes: of what the backends compiled, weights included.
     :param compile_seconds: what the backends took to compile and to open what they compiled.
     :param verify_seconds: running each segment and the whole, and comparing with eager.
     :param peak_bytes: greatest resident memory of the process that did it; it held the program and
@@ -103,6 +104,7 @@ class Built:
     errors: Errors | None
     executed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     segments: int = 1
+    artifact_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,10 @@ class _Worker:
             self._run = Eager(read_program_file(Path(job["program"])))
             self._facts = {}
         loaded = time.monotonic()
+        self._schedule = self._model.schedule if self._model is not None else None
+        writes = self._schedule is not None and bool(self._schedule.state_writes)
+        # As it was captured: each call starts from it.
+        self._state = {n: t.clone() for n, t in self._model.held.items()} if writes else {}
         line.say("stage", stage="first call")
         self._take(given)
         answer = self._first()
@@ -92,6 +96,7 @@ class _Worker:
         """Go on with other inputs: call once, and compare."""
         from hardpoint.measuring.inputs import read_inputs
 
+        residence.forget_peak()  # what other inputs took is not theirs
         self._take(read_inputs(path))
         return self._first()
 
@@ -103,13 +108,11 @@ class _Worker:
             for _ in range(command["warmups"]):
                 self._timed(self._fresh())
             callers = 1 if self._keeps_state else command["callers"]
-            start = time.perf_counter()
             if callers == 1:
                 calls = self._calls(command["seconds"])
                 seconds = sum(calls)  # what puts state and inputs back is not the model's
             else:
-                calls = self._together(callers, command["seconds"])
-                seconds = time.perf_counter() - start
+                calls, seconds = self._together(callers, command["seconds"])
         finally:
             gc.enable()
         return {"calls": calls, "seconds": seconds, "count": len(calls),
@@ -118,11 +121,9 @@ class _Worker:
     def _take(self, given: Inputs) -> None:
         self._given = given
         self._inputs = [t.clone() for t in given.inputs]
-        schedule = self._model.schedule if self._model is not None else None
+        schedule = self._schedule
         self._changes_inputs = schedule is not None and bool(schedule.input_writes)
-        writes = schedule is not None and bool(schedule.state_writes)
-        self._state = {n: t.clone() for n, t in self._model.held.items()} if writes else {}
-        self._keeps_state = writes or self._changes_inputs
+        self._keeps_state = bool(self._state) or self._changes_inputs
         self._wait = self._waiting()
 
     def _first(self) -> dict[str, Any]:
@@ -160,39 +161,44 @@ class _Worker:
             left -= calls[-1]
         return calls
 
-    def _together(self, callers: int, seconds: float) -> list[float]:
+    def _together(self, callers: int, seconds: float) -> tuple[list[float], float]:
+        """Seconds of each call, and from the common start to the last end.
+
+        Each thread calls once before: a runtime may make what it needs for a new thread then.
+        """
         found: list[list[float]] = [[] for _ in range(callers)]
         failures: list[Exception] = []
-        begin = threading.Barrier(callers)
+        starts: list[float] = []
+        begin = threading.Barrier(callers, action=lambda: starts.append(time.perf_counter()))
 
         def call(calls: list[float]) -> None:
             try:
+                self._timed(self._inputs)
                 begin.wait()
-                until = time.perf_counter() + seconds
+                until = starts[0] + seconds
                 while time.perf_counter() < until and len(calls) < MOST_CALLS:
                     calls.append(self._timed(self._inputs))
             except Exception as error:
                 failures.append(error)
+                begin.abort()  # the others would wait for this one for ever
 
         threads = [threading.Thread(target=call, args=(calls,)) for calls in found]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        ended = time.perf_counter()
         if failures:
             raise failures[0]
-        return [call for calls in found for call in calls]
+        return [call for calls in found for call in calls], ended - starts[0]
 
     def _waiting(self) -> Callable[[], None]:
-        """What waits for an accelerator; nothing on the CPU, where a call that returned is done."""
-        import torch
+        """What waits until the devices of inputs and segments have done what they were asked."""
+        from hardpoint.runtime.settling import settling
 
-        places = {t.device.type for t in self._inputs}
-        if self._model is not None:
-            places |= {torch.device(s.device.torch_device).type for s in self._model.segments}
-        if places <= {"cpu"} or not torch.accelerator.is_available():
-            return lambda: None
-        return torch.accelerator.synchronize
+        segments = () if self._model is None else self._model.segments
+        places = [*(t.device for t in self._inputs), *(s.device.torch_device for s in segments)]
+        return settling(places)
 
 
 def _facts(model: Any, precisions: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from hardpoint.measuring.results import Errors, Failure, Round, Start, Timing, e
 ROUNDS = 15
 ROUND_SECONDS = 0.06
 WARMUPS = 3
+# A call may take so many times what the first one did before it counts as hung.
+_SLOWER = 3.0
 
 
 class Runner:
@@ -37,6 +39,7 @@ class Runner:
         child.wait(limits.start_seconds)
         answer = child.wait(limits.load_seconds)
         child.pause()
+        self._first_seconds = answer["first_seconds"]
         self.errors: Errors | None = errors_from_json(answer["errors"])
         self.facts: dict[str, Any] = answer["facts"]
         self.begun = Start(
@@ -60,6 +63,7 @@ class Runner:
         answer = self._ask({"do": "use", "inputs": str(inputs)}, self._limits.load_seconds)
         if answer is not None:
             self.errors = errors_from_json(answer["errors"])
+            self._first_seconds = answer["first_seconds"]
         return self.failure
 
     def round(
@@ -75,7 +79,10 @@ class Runner:
         if warmups is None:
             warmups = 1 if self.rounds else WARMUPS
         command = {"do": "round", "seconds": seconds, "callers": callers, "warmups": warmups}
-        answer = self._ask(command, seconds + self._limits.round_seconds)
+        # A call of a large model may take minutes, and callers, who call once before, wait for
+        # each other.
+        calls = (warmups + 2 * callers) * _SLOWER * self._first_seconds
+        answer = self._ask(command, seconds + self._limits.round_seconds + calls)
         if answer is None:
             assert self.failure is not None
             return self.failure
@@ -139,7 +146,10 @@ class Race:
         if not runner.rounds:
             return None
         eager = self.baseline.rounds if self.baseline is not None else None
-        return timing(runner.rounds, eager or None, samples=runner.samples, callers=runner.callers)
+        return timing(
+            runner.rounds, eager or None, samples=runner.samples, callers=runner.callers,
+            by_rate=self._callers > 1,
+        )  # fmt: skip
 
     @property
     def noisy(self) -> bool:

@@ -6,6 +6,7 @@ their own. When the parent is gone, so is the child, whatever it is doing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -24,6 +26,7 @@ class Line:
 
     def __init__(self, answers: int) -> None:
         os.set_inheritable(answers, False)
+        go_first()
         self._replies = os.fdopen(answers, "wb")
         self._commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -49,6 +52,16 @@ class Line:
             if command.get("do") == "leave":
                 return
         os.killpg(0, signal.SIGKILL)  # compilers that were started here, too
+
+
+def go_first() -> None:
+    """Where memory runs out faster than the parent looks, the kernel ends this process and not the
+    user's (Linux: proc(5), ``oom_score_adj``; what it starts inherits that).
+    """
+    score = Path("/proc/self/oom_score_adj")
+    if score.exists():
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            score.write_text("1000")
 
 
 def pin(threads: int, processors: list[int]) -> None:

@@ -21,7 +21,7 @@ from hardpoint.measuring.building import Builders
 from hardpoint.measuring.candidate import Candidate
 from hardpoint.measuring.child import Child, LostError
 from hardpoint.measuring.inputs import Inputs, write_inputs
-from hardpoint.measuring.limits import SHARE, Limits, free_memory
+from hardpoint.measuring.limits import Limits, allowed_memory
 from hardpoint.measuring.results import Built, Errors, Failure, Timing, errors_from_json
 from hardpoint.measuring.running import Runner
 from hardpoint.measuring.survey import Options, Survey, survey
@@ -55,8 +55,7 @@ class Session:
         self.program, self.registry, self.objective = program, registry, objective
         self.limits = limits or Limits()
         self.threads = threads or torch.get_num_threads()
-        free = free_memory()
-        self.memory = self.limits.memory_bytes or (None if free is None else int(free * SHARE))
+        self.memory = allowed_memory(self.limits.memory_bytes)
         self._environment = {name: str(self.threads) for name in _THREADS}
         if fresh:
             self._environment["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
@@ -82,11 +81,15 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End every child; what they made stays. Their memory, a device's too, is free then."""
         for runner in self._runners:
             runner.stop()
         self._builders.stop()
         self._dismiss()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def machine(self) -> dict[str, Any]:
         """The machine described; see :func:`hardpoint.measuring.machine.describe`."""
@@ -169,6 +172,7 @@ class Session:
             errors=errors_from_json(answer["errors"]),
             executed=answer["executed"],
             segments=answer["segments"],
+            artifact_bytes=answer["artifact_bytes"],
         )
 
     def start(
@@ -192,6 +196,9 @@ class Session:
             runner = Runner(child, candidate, given.samples, self.limits)
         except LostError as lost:
             return lost.failure
+        except BaseException:  # Ctrl-C: nobody else knows of the child yet
+            child.stop()
+            raise
         self._runners.append(runner)
         return runner
 

@@ -40,8 +40,8 @@ def _head(bench: Benchmark) -> list[Markup]:
     best = bench.best
     tiles: list[tuple[str, str]] = []
     if best is not None and best.timing is not None:
-        tiles.append((best.label, f"the best for {bench.objective}"))
-        tiles.append((f"{best.timing.p50 * 1e3:.3g} ms", f"its p50 at batch {best.batch}"))
+        tiles.append((best.label, f"the best for {bench.objective} at batch {best.batch}"))
+        tiles.append((f"{best.timing.p50 * 1e3:.3g} ms", "its p50"))
         if best.timing.ratio is not None:
             tiles.append((f"{best.timing.ratio:.2f}x", "as fast as eager PyTorch"))
     ran = sum(1 for r in bench.rows if r.timing and not r.eager)

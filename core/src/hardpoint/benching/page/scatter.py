@@ -19,7 +19,10 @@ _LINE = 12.0
 
 def draw(rows: Sequence[BenchRow], batch: int, legend: Legend) -> list[Markup]:
     """The plot, under a heading that names the batch."""
-    shown = [r for r in rows if r.batch == batch and r.timing and _error(r) is not None]
+    shown = [
+        r for r in rows
+        if r.batch == batch and r.timing and not r.failure and _error(r) is not None
+    ]  # fmt: skip
     if not shown:
         return [el("p", f"Nothing that can be compared was timed at batch {batch}.", cls="note")]
     errors = [e for e in map(_error, shown) if e]

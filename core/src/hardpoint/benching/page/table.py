@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 from hardpoint.benching.columns import Column, columns, merged
@@ -56,9 +57,14 @@ def _cell(row: BenchRow, column: Column) -> Markup:
         "td",
         text(column.cell(row), _REASON),
         cls="num" if column.number else "remark" if column.name == "remark" else None,
-        data_value=None if value is None else f"{value:.9g}",
+        data_value=None if value is None else _sortable(value),
         title=_title(row) if column.name == "variant" else None,
     )
+
+
+def _sortable(value: float) -> str:
+    """A number as JavaScript reads it: its name of infinity is another, and NaN is not sorted."""
+    return f"{value:.9g}" if math.isfinite(value) else "Infinity"
 
 
 def _title(row: BenchRow) -> str | None:

@@ -1,0 +1,24 @@
+"""Waiting for devices that compute after a call has returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+
+def settling(devices: Iterable[str | torch.device]) -> Callable[[], None]:
+    """What waits until each of ``devices`` has done what it was asked to; timing needs it.
+
+    Nothing on the CPU, where a call that returned is done. Of several accelerators each is waited
+    for by name: PyTorch's own call without a name waits for the current one alone.
+    """
+    kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    found = {torch.device(device) for device in devices}
+    busy = [device for device in found if kind is not None and device.type == kind.type]
+
+    def settle() -> None:
+        for device in busy:
+            torch.accelerator.synchronize(device)
+
+    return settle
