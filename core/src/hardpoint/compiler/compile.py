@@ -150,7 +150,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
                 made.append(other)
                 left.append(fact)
                 registry.emit(Event("fell back", f"backend:{segment.target.backend}", fact))
-                warnings.warn(fell_back_in_words(fact), HardpointWarning, stacklevel=4)
+                warnings.warn(fell_back_in_words(fact), HardpointWarning, stacklevel=5)
         model = _assemble(plan, registry, made, left, recovery, examples)
         results = verify_whole(model, program, reference, examples, limit, made)
     except BaseException:
