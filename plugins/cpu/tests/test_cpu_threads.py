@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from hardpoint import ArtifactError, CompileOptions
 from hardpoint_cpu import threads
+from hardpoint_cpu.tuning import TUNING, Tuning
 
 HERE = str(Path(__file__).parent)
 
@@ -144,3 +147,14 @@ def test_a_forked_child_computes_where_pytorch_itself_would_hang(mode):
     assert fork("ours", 200) == "right"
     if mode == "eager":
         assert fork("PyTorch's", 5) == "hung"  # else there is nothing to guard against any more
+
+
+@pytest.mark.parametrize("number", [0, -1, True, "2", 10**9])
+def test_an_artifact_with_another_number_of_threads_is_refused(number, backend):
+    device = backend.devices()[0]
+    made = backend.compile(program(), device, CompileOptions(backend={"threads": 1}))
+    wrong = replace(made, metadata={**made.metadata, "threads": number})
+    with pytest.raises(ArtifactError, match=f"the artifact is to compute on {number!r} threads"):
+        backend.load(wrong, device)
+    with pytest.raises(ArtifactError, match="does not say how it is to be compiled"):
+        Tuning.read({TUNING: {**Tuning().to_json(), "threads": number}})

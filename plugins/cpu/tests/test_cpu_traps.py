@@ -118,3 +118,21 @@ def test_a_matrix_product_that_pytorch_was_told_to_do_in_bf16_is_told(build):
     finally:
         torch.set_float32_matmul_precision(before)
     assert executable.facts()["precision"] == "fp32"
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="the processor has no bf16 products"
+)
+@pytest.mark.parametrize("kind", ["conv", "rnn"])
+def test_layers_that_pytorch_was_told_to_do_in_bf16_are_told(kind, build):
+    program = torch.export.export(torch.nn.Conv2d(3, 4, 3), (torch.ones(1, 3, 8, 8),), strict=False)
+    executable = build(program.run_decompositions({}))
+    setting = getattr(torch.backends.mkldnn, kind)
+    before = setting.fp32_precision
+    try:
+        setting.fp32_precision = "bf16"
+        assert executable.facts()["precision"] == "bf16"
+        assert executable.facts()["narrowed_by"] == f"torch.backends.mkldnn.{kind}.fp32_precision"
+    finally:
+        setting.fp32_precision = before
+    assert executable.facts()["precision"] == "fp32"

@@ -13,6 +13,7 @@ import torch
 
 import hardpoint as hp
 from hardpoint import ArtifactError, CompileOptions
+from hardpoint_onnxruntime import artifact
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,30 @@ def test_a_forked_child_is_told_and_does_not_hang(made, registry, tmp_path):
     )  # fmt: skip
     assert done.stdout.endswith("\n0\n"), done.stderr
     assert "start it with 'spawn' and load there" in done.stdout
+
+
+def test_no_file_of_the_working_folder_becomes_a_weight(made, backend, cpu, tmp_path, monkeypatch):
+    # The model names a file for its weights; in a damaged or forged artifact nobody hands them over.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").write_bytes(bytes(64 * 64 * 4))
+    forged = replace(made[1], weights={}, metadata={**made[1].metadata, "external": []})
+    with pytest.raises(ArtifactError, match="ONNX Runtime does not open the model"):
+        backend.load(forged, cpu)
+
+
+def test_eight_bit_weights_do_not_open_where_their_products_would_overflow(
+    made, backend, cpu, monkeypatch
+):
+    whole = replace(made[1], metadata={**made[1].metadata, "full_bytes": True})
+    monkeypatch.setattr(artifact, "has_vnni", lambda: True)
+    backend.load(whole, cpu).close()
+    monkeypatch.setattr(artifact, "has_vnni", lambda: False)
+    with pytest.raises(ArtifactError) as refused:
+        backend.load(whole, cpu)
+    assert refused.value.what == "the artifact's int8 numbers are for a processor with VNNI"
+    assert refused.value.remedy == "compile the segment again for this device"
+
+
+def test_a_segment_without_inputs_gives_its_constants(opened):
+    table = torch.randn(3, 4)
+    assert torch.equal(opened(shared.exported(lambda: table[1:].t()))()[0], table[1:].t())

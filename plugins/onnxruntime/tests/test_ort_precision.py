@@ -1,5 +1,8 @@
 """Quantized precisions: smaller, near, and told as what they are."""
 
+import logging
+import threading
+
 import ort_programs as shared
 import pytest
 import torch
@@ -7,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hardpoint import CompileError, CompileOptions
+from hardpoint_onnxruntime import providers, quantize
 
 
 class Cnn(nn.Module):
@@ -114,7 +118,7 @@ def test_the_model_for_fp16_keeps_the_dtypes_of_inputs_and_results(words):
     # Whether an accelerator computes it is unverified on hardware; what it is given is not.
     import onnx_ir as ir
 
-    from hardpoint_onnxruntime import export, quantize
+    from hardpoint_onnxruntime import export
 
     made = quantize.half(export.export(words[2]))
     assert made.graph.outputs[0].dtype is ir.DataType.FLOAT
@@ -134,3 +138,43 @@ def test_options_without_a_meaning_are_refused(words, backend, cpu):
         [name] = options
         assert refused.value.what == f"option {name} has no meaning in precision fp32"
         assert refused.value.remedy == f"leave it out, or ask for precision {precisions}"
+
+
+def test_bytes_are_used_whole_only_where_the_processor_takes_them(words, backend, cpu):
+    made = backend.compile(words[2], cpu, CompileOptions("int8"))
+    assert made.metadata["full_bytes"] is providers.has_vnni()
+    wide = backend.compile(words[2], cpu, CompileOptions())
+    assert wide.metadata["full_bytes"] is False
+
+
+def test_a_quantizer_that_fails_is_told_in_words(words, backend, cpu, monkeypatch):
+    def fails(model):
+        raise ValueError("more than 2 GB")
+
+    monkeypatch.setattr(quantize, "dynamic", fails)
+    with pytest.raises(CompileError) as refused:
+        backend.compile(words[2], cpu, CompileOptions("int8"))
+    assert refused.value.what == "the segment cannot be made int8"
+    assert refused.value.cause == "ValueError: more than 2 GB"
+
+
+def test_two_quantizations_at_once_leave_logging_as_it_was():
+    before, inside, leave = logging.root.manager.disable, threading.Event(), threading.Event()
+
+    def other():
+        with quantize._silent():
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    with quantize._silent():
+        thread.start()
+        inside.wait(0.1)  # it must not come in; if it does, it puts back the wrong level
+    leave.set()
+    thread.join()
+    assert logging.root.manager.disable == before
+
+
+def test_a_table_that_is_rounded_alone_is_told(opened):
+    run = opened(shared.exported(nn.Embedding(200, 64), torch.tensor([3, 199])), "int8w")
+    assert run.facts()["precision"] == "int8w"

@@ -133,6 +133,14 @@ def test_nodes_on_the_cpu_are_refused_unless_allowed():
     )
 
 
+def test_the_arithmetic_of_an_accelerator_is_not_guessed():
+    nodes = [("a", "Conv")]
+    assert placement.precision_of({providers.CPU: nodes}, "fp32") == "fp32"
+    assert placement.precision_of({"CUDAExecutionProvider": nodes}, "fp32") == ""
+    quantized = {"CUDAExecutionProvider": [("a", "QLinearConv")]}
+    assert placement.precision_of(quantized, "fp32") == "int8"
+
+
 def test_a_device_of_a_plugin_provider_is_opened_by_its_own_object(backend, cpu):
     # ONNX Runtime lists the CPU among these objects: the one way to try it without such hardware.
     made = backend.compile(shared.exported(torch.relu, torch.randn(3)), cpu, CompileOptions())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import pytest
 import torch
 
 import hardpoint as hp
 from hardpoint import CompileError
+from hardpoint_openvino import quantize
 
 
 class Net(torch.nn.Module):
@@ -121,3 +123,29 @@ def test_the_core_sees_the_executed_precision():
     model = hp.compile(hp.plan(program, targets=["openvino"]), precision="fp32")
     [segment] = model.segments
     assert segment.executable.facts()["precision"] == "fp32"
+
+
+def test_what_is_not_quantized_is_refused_in_what_the_device_would_widen(
+    net, export, build, device
+):
+    if "FP16" in device.properties["computes_in"]:
+        pytest.skip("this processor computes in fp16")
+    with pytest.raises(CompileError, match="does not compute in fp16"):
+        build(export(*net), "int8w", floats="fp16")
+
+
+def test_two_quantizations_at_once_leave_standard_output_as_it_was():
+    before, inside, leave = sys.stdout, threading.Event(), threading.Event()
+
+    def other() -> None:
+        with quantize._quietly():
+            inside.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    with quantize._quietly():
+        thread.start()
+        inside.wait(0.1)  # it must not come in; if it does, it puts back the wrong one
+    leave.set()
+    thread.join()
+    assert sys.stdout is before

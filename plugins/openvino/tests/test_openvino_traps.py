@@ -64,6 +64,15 @@ def test_int64_weights_and_fillings_beyond_32_bits_are_declined(refusals):
         assert any("in 32 bits" in reason for reason in refusals(function, ids).values())
 
 
+def test_a_factor_of_integers_is_reckoned_with(refusals):
+    for function in (
+        lambda x: x + torch.rsub(torch.arange(3) + 2**30, 0, alpha=4),
+        lambda x: x + torch.sub(torch.arange(3), torch.arange(3) + 2**30, alpha=4),
+    ):
+        reasons = refusals(function, torch.randn(3)).values()
+        assert any("in 32 bits" in reason for reason in reasons)
+
+
 def test_small_integers_move_and_become_floats(refusals, export, build):
     x = torch.tensor([[0, 255, 7]], dtype=torch.uint8)
     y = torch.tensor([[-128, 127, 7]], dtype=torch.int8)
@@ -210,7 +219,7 @@ _FORKS = """
 import os, sys, torch
 import hardpoint as hp
 model = hp.load(sys.argv[1])
-x = torch.ones(2, 3)
+x = torch.randn(256, 512)
 first = model(x)
 child = os.fork()
 if not child:
@@ -221,7 +230,9 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_forked_after_use_computes(tmp_path):
-    program = hp.capture(torch.nn.Linear(3, 3).eval(), (torch.ones(2, 3),))
+    # Enough work to be shared out among threads, which the child does not have.
+    layers = torch.nn.Sequential(torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Softmax(1))
+    program = hp.capture(layers.eval(), (torch.randn(256, 512),))
     hp.compile(hp.plan(program, targets=["openvino"])).save(tmp_path / "m.pt2")
     done = subprocess.run(
         [sys.executable, "-c", _FORKS, str(tmp_path / "m.pt2")],
@@ -265,38 +276,3 @@ def test_every_node_is_answered_for(backend, device, export):
     assert not support.supported & set(support.unsupported)
     assert "relu" in support.supported
     assert all(reason.strip() for reason in support.unsupported.values())
-
-
-@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"batch_first": True},
-        {"num_layers": 2, "bidirectional": True},
-        {"num_layers": 2, "bias": False, "batch_first": True, "bidirectional": True},
-    ],
-    ids=["one layer", "two layers, both ways", "without biases"],
-)
-def test_recurrent_layers_are_sequences_of_openvino(kind, options, refusals, export, build):
-    model = kind(5, 7, **options)
-    x = torch.randn(3, 4, 5)
-    batch = 0 if options.get("batch_first") else 1
-    dynamic = ({batch: torch.export.Dim("batch", min=1, max=9)},)
-
-    def flat(x):
-        y, states = model(x)
-        return (y, *states) if isinstance(states, tuple) else (y, states)
-
-    class Flat(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = model
-
-        def forward(self, x):
-            return flat(x)
-
-    program = export(Flat(), x, dynamic=dynamic)
-    made = build(program)
-    for given in (x, torch.cat([x, x], batch)):
-        for got, want in zip(made(given), flat(given), strict=True):
-            assert torch.allclose(got, want, atol=1e-5)

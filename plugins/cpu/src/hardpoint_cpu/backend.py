@@ -20,7 +20,7 @@ from hardpoint import (
 from hardpoint_cpu import eager, forks, host
 from hardpoint_cpu.formats import AOT, EAGER, INDUCTOR
 from hardpoint_cpu.operators import Operators
-from hardpoint_cpu.options import Options
+from hardpoint_cpu.options import Options, is_count
 from hardpoint_cpu.origin import ORIGIN, PROVIDER, artifact_error
 from hardpoint_cpu.rewrite import in_precision
 from hardpoint_cpu.segment import Segment, from_program
@@ -90,8 +90,8 @@ class CpuBackend(Backend):
         if forks.here():
             return forks.elsewhere(self.load, (artifact, device))
         made = self._load(artifact)
-        threads = artifact.metadata.get("threads")
-        return Threaded(made, threads) if isinstance(threads, int) else made
+        threads = _threads(artifact)
+        return made if threads is None else Threaded(made, threads)
 
     def _load(self, artifact: Artifact) -> Executable:
         if artifact.format == EAGER:
@@ -109,6 +109,16 @@ class CpuBackend(Backend):
             cause=f"it reads {EAGER}, {INDUCTOR} and {AOT}",
             remedy="open it with the backend that made it, or compile the segment again",
         )
+
+
+def _threads(artifact: Artifact) -> int | None:
+    """The option ``threads`` that the artifact was compiled with; ``None``: as the process says."""
+    found = artifact.metadata.get("threads")
+    if found is None or is_count(found):
+        return found
+    raise artifact_error(
+        f"the artifact is to compute on {found!r} threads", remedy="compile the segment again"
+    )
 
 
 def _custom(config: Mapping[str, object]) -> frozenset[str]:

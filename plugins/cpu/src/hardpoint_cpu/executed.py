@@ -88,8 +88,9 @@ def read(metadata: Mapping[str, object]) -> dict[str, object]:
 def facts(found: Mapping[str, object], mode: str) -> dict[str, object]:
     """``Executable.facts()``: what the artifact holds, and what this process does to it now."""
     told = dict(found)
-    if told["precision"] == "fp32" and _told_to_narrow():
-        told |= {"precision": "bf16", "narrowed_by": "torch.set_float32_matmul_precision"}
+    narrowed_by = _told_to_narrow() if told["precision"] == "fp32" else ""
+    if narrowed_by:
+        told |= {"precision": "bf16", "narrowed_by": narrowed_by}
     return told | {
         "mode": mode,
         "threads": torch.get_num_threads(),
@@ -97,8 +98,17 @@ def facts(found: Mapping[str, object], mode: str) -> dict[str, object]:
     }
 
 
-def _told_to_narrow() -> bool:
-    """Whether this process does float32 products in bfloat16, which "medium" means here, too."""
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    narrow: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return narrow and matmul.fp32_precision == "bf16"
+def _told_to_narrow() -> str:
+    """By what this process was told to do float32 arithmetic in bfloat16; "" where by nothing.
+
+    ``torch.set_float32_matmul_precision("medium")`` means products on the CPU, too.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ""
+    backends = torch.backends.mkldnn
+    if backends.matmul.fp32_precision == "bf16":  # type: ignore[attr-defined]
+        return "torch.set_float32_matmul_precision"
+    for kind in ("conv", "rnn"):
+        if getattr(backends, kind).fp32_precision == "bf16":
+            return f"torch.backends.mkldnn.{kind}.fp32_precision"
+    return ""

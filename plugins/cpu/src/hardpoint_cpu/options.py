@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeGuard, TypeVar, get_args
 
 from hardpoint import ConfigError, did_you_mean
 from hardpoint_cpu.origin import ORIGIN, PROVIDER
@@ -95,10 +95,15 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether it is a number of threads."""
+    return type(value) is int and 1 <= value <= _MOST_THREADS
+
+
 def _threads(value: object) -> int | None:
     if value is None:
         return None
-    if type(value) is not int or not 1 <= value <= _MOST_THREADS:
+    if not is_count(value):
         raise _wrong(f"option threads is {value!r}", "give a number of threads, 1 or more")
     return value
 

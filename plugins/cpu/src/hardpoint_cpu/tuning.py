@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hardpoint_cpu.options import Options
+from hardpoint_cpu.options import Options, is_count
 from hardpoint_cpu.origin import artifact_error
 
 TUNING = "tuning"  # in an artifact's metadata
@@ -41,7 +41,8 @@ class Tuning:
         except TypeError:
             made = None
         flags = () if made is None else (made.freezing, made.max_autotune, made.integers)
-        if made is None or not all(isinstance(flag, bool) for flag in flags):
+        right = made is not None and (made.threads is None or is_count(made.threads))
+        if made is None or not right or not all(isinstance(flag, bool) for flag in flags):
             raise artifact_error(
                 "the artifact does not say how it is to be compiled",
                 remedy="compile the segment again",

@@ -13,6 +13,7 @@ from hardpoint_onnxruntime.export import Model
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import artifact_error, in_words
 from hardpoint_onnxruntime.placement import placed, precision_of, refuse_elsewhere
+from hardpoint_onnxruntime.providers import has_vnni
 from hardpoint_onnxruntime.session import open_session, runtime, session_options
 
 FORMAT = "hardpoint-onnxruntime/1"
@@ -39,6 +40,7 @@ def pack(
             "provider": device.properties["provider"],
             "device": device.id,
             "precision": precision,
+            "full_bytes": precision == "int8" and has_vnni(),
             "options": options.to_json(),
             "external": sorted(model.weights),
             "inputs": [_told(port) for port in inputs],
@@ -86,8 +88,10 @@ def load(artifact: Artifact, device: Device) -> OrtExecutable:
     where = placed(session)
     refuse_elsewhere(where, name, options)
     kind, _, index = device.torch_device.partition(":")
+    rounded = any(weight.dtype is torch.int8 for weight in weights.values())
+    precision = precision_of(where, str(facts.get("precision")), rounded=rounded)
     told = {
-        "precision": precision_of(where, str(facts.get("precision"))),
+        **({"precision": precision} if precision else {}),
         "providers": {ep: len(nodes) for ep, nodes in where.items()},
         "fallback_nodes": sorted(n for ep, nodes in where.items() if ep != name for n, _ in nodes),
         "operators": _counted(where),
@@ -119,6 +123,13 @@ def _check(facts: Mapping[str, object], device: Device) -> None:
         raise artifact_error(
             "the artifact was compiled for another execution provider",
             cause=f"it was compiled for {provider}, {device.id} is {device.properties['provider']}",
+            remedy=_AGAIN,
+        )
+    if facts.get("full_bytes") and not has_vnni():
+        raise artifact_error(
+            "the artifact's int8 numbers are for a processor with VNNI",
+            cause="this processor adds up products of bytes in 16 bits, where eight-bit weights "
+            "overflow; seven-bit ones do not",
             remedy=_AGAIN,
         )
 

@@ -107,12 +107,13 @@ class OrtExecutable(Executable):
         :raises OutOfMemory: the call needs more memory than there is.
         :raises DeviceLost: no call on this device will work any more.
         """
-        if self._session is None or len(_FORKS) != self._forks:
+        session = self._session  # until this call ends, whatever another thread closes
+        if session is None or len(_FORKS) != self._forks:
             raise self._unusable()
         try:
             binding = self._local.binding
         except AttributeError:
-            binding = self._local.binding = native.binding(self._session)
+            binding = self._local.binding = native.binding(session)
         place = self._place
         shapes = tuple([t.shape for t in inputs])
         for (name, element), tensor, shape in zip(self._ins, inputs, shapes, strict=True):

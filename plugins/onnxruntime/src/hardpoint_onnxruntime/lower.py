@@ -6,10 +6,10 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from hardpoint import CompileOptions, Device
+from hardpoint import CompileError, CompileOptions, Device
 from hardpoint_onnxruntime.export import Model, export, split
 from hardpoint_onnxruntime.options import Options
-from hardpoint_onnxruntime.origin import compile_error
+from hardpoint_onnxruntime.origin import compile_error, in_words
 from hardpoint_onnxruntime.providers import CPU
 
 BITS = {"int8w": 8, "int4w": 4}
@@ -29,7 +29,17 @@ def lower(
     model = export(program, repaired=wanted.precision != "int8")
     inputs = [str(value.name) for value in model.graph.inputs]
     outputs = [str(value.name) for value in model.graph.outputs]
-    return split(_narrowed(model, wanted, options)), inputs, outputs
+    try:
+        made = split(_narrowed(model, wanted, options))
+    except CompileError:
+        raise
+    except Exception as error:  # of ONNX Runtime's quantizers, or of what holds 2 GB at most
+        raise compile_error(
+            f"the segment cannot be made {wanted.precision}",
+            cause=in_words(error),
+            remedy="ask for another precision, or leave this target out of targets=",
+        ) from error
+    return made, inputs, outputs
 
 
 def _narrowed(model: Any, wanted: CompileOptions, options: Options) -> Any:

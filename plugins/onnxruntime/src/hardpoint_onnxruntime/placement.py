@@ -7,6 +7,7 @@ from typing import Any
 
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import artifact_error
+from hardpoint_onnxruntime.providers import CPU
 
 Placement = Mapping[str, list[tuple[str, str]]]
 _INT8 = frozenset(
@@ -20,36 +21,29 @@ _INT8 = frozenset(
 
 def placed(session: Any) -> dict[str, list[tuple[str, str]]]:
     """Execution provider -> (name, operator) of its nodes."""
-    return {
-        group.ep_name: [(node.name, node.op_type) for node in group.get_nodes()]
-        for group in _merged(session.get_provider_graph_assignment_info())
-    }
+    found: dict[str, list[tuple[str, str]]] = {}
+    for group in session.get_provider_graph_assignment_info():
+        nodes = found.setdefault(group.ep_name, [])
+        nodes += [(node.name, node.op_type) for node in group.get_nodes()]
+    return found
 
 
-def _merged(groups: Any) -> list[Any]:
-    found: dict[str, _Group] = {}
-    for group in groups:
-        found.setdefault(group.ep_name, _Group(group.ep_name)).nodes.extend(group.get_nodes())
-    return list(found.values())
+def precision_of(where: Placement, asked: str, *, rounded: bool = False) -> str:
+    """The narrowest arithmetic among the operators that run; "" where they do not tell it.
 
+    :param rounded: weights are held in bytes, which may be looked up and made wide by operators of
+        float32 alone.
 
-class _Group:
-    def __init__(self, ep_name: str) -> None:
-        self.ep_name = ep_name
-        self.nodes: list[Any] = []
-
-    def get_nodes(self) -> list[Any]:
-        return self.nodes
-
-
-def precision_of(where: Placement, asked: str) -> str:
-    """The narrowest arithmetic among the operators that run."""
+    Operators of float32 tell it of the CPU alone: an accelerator may round inside of its own.
+    """
     kinds = {kind for nodes in where.values() for _, kind in nodes}
     if kinds & _INT8:
         return "int8"
     if "MatMulNBits" in kinds or asked == "fp16":
         return asked
-    return "fp32"
+    if rounded and asked != "fp32":
+        return "int8w"
+    return "fp32" if set(where) <= {CPU} else ""
 
 
 def refuse_elsewhere(where: Placement, provider: str, options: Options) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,27 @@ import torch
 
 from hardpoint_onnxruntime import constants
 from hardpoint_onnxruntime.options import Options
-from hardpoint_onnxruntime.origin import compile_error, in_words
+from hardpoint_onnxruntime.origin import compile_error
 from hardpoint_onnxruntime.providers import CPU, has_vnni
 from hardpoint_onnxruntime.session import runtime
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
+# What is not logged belongs to the process: two that change it at once would put back each other's
+# changes.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """They log advice at the root, to people who did not ask them."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+    with _ONE_AT_A_TIME:
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def weight_only(model: Any, bits: int, options: Options) -> Any:
@@ -113,23 +118,16 @@ def static(model: Any, examples: Sequence[torch.Tensor]) -> Any:
     with tempfile.TemporaryDirectory(prefix="hardpoint-ort-") as folder, _silent():
         source, target = Path(folder, "folded.onnx"), Path(folder, "quantized.onnx")
         _folded(_proto(model), source)
-        try:
-            quantize_static(
-                source,
-                target,
-                Examples(),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                reduce_range=not has_vnni(),
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-        except Exception as error:
-            raise compile_error(
-                "ONNX Runtime's quantizer failed on the segment",
-                cause=in_words(error),
-                remedy="use the option quantizer='dynamic', or ask for precision 'fp32'",
-            ) from error
+        quantize_static(
+            source,
+            target,
+            Examples(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=not has_vnni(),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
         return ir.serde.deserialize_model(onnx.load(target))
 
 

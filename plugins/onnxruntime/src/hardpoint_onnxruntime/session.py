@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from hardpoint import Device
@@ -10,6 +11,8 @@ from hardpoint_onnxruntime import plugins
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.providers import CPU, provider_of
 
+# No such folder is on any machine.
+NO_FOLDER = str(Path("/hardpoint/no/such/folder"))
 _ERROR = 3  # ONNX Runtime's severity: its warnings are about graphs that work
 _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
@@ -45,6 +48,8 @@ def session_options(options: Options, threads: int, provider: str) -> Any:
     spinning = "1" if options.spinning else "0"
     made.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     made.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+    # Weights are handed over by name: a file that a model names is never read.
+    made.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
     made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if provider != CPU and not options.cpu_nodes:
         made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -59,11 +64,9 @@ def open_session(model: bytes, settings: Any, device: Device) -> Any:
     name, options = provider_of(device)
     if "plugin" in device.properties:
         settings.add_provider_for_devices([_plugin(device)], options)
-        session = runtime().InferenceSession(model, settings)
+        session = runtime().InferenceSession(model, settings, enable_fallback=False)
     else:
         session = _on(model, settings, name, options)
-    # It prints "EP Error" and starts again on the CPU: that is not what was asked for.
-    session.disable_fallback()
     got = session.get_providers()
     if not got or got[0] != name:
         raise RuntimeError(
@@ -76,7 +79,8 @@ def _on(model: bytes, settings: Any, name: str, options: dict[str, str]) -> Any:
     ort = runtime()
     if name not in ort.get_available_providers():  # else it would warn, and use the CPU
         raise RuntimeError(f"{name} is not in the installed wheel of ONNX Runtime")
-    return ort.InferenceSession(model, settings, providers=[(name, options)])
+    # Else it prints "EP Error" and starts again on the CPU: that is not what was asked for.
+    return ort.InferenceSession(model, settings, providers=[(name, options)], enable_fallback=False)
 
 
 def _plugin(device: Device) -> Any:

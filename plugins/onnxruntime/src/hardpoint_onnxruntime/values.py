@@ -56,13 +56,14 @@ INTEGER_KINDS = 4
 
 
 def ordinary(values: Sequence[torch.Tensor], kind: int) -> Iterator[torch.Tensor]:
-    """Normal floats, booleans of both sorts, integers of one of the kinds."""
+    """Normal floats (kind 1: from 0 to 1), booleans of both sorts, integers of one of the kinds."""
     for at, value in enumerate(values):
         shape = shape_of(value)
         if value.dtype is torch.bool:
             yield _floats(shape, torch.float32, at) > 0
         elif value.dtype.is_floating_point:
-            yield _floats(shape, value.dtype, at)
+            made = _floats(shape, value.dtype, at)
+            yield made.sigmoid() if kind == 1 else made
         else:
             yield _integers(kind, shape, value.dtype)
 

@@ -34,7 +34,8 @@ def compile_segment(
         raise compile_error(problem[0], remedy=problem[1])
     name = device.id
     options.check(asked.precision)
-    _check_precision(asked.precision, name)
+    for precision in (asked.precision, options.floats):
+        _check_precision(precision, name)
     source = take_apart(decompose(program))
     model = convert(source)
     as_in_pytorch(model, holds_nan=asked.precision != "int8")

@@ -56,12 +56,12 @@ class OpenVinoExecutable(Executable):
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run. The runtime has checked dtypes, sizes and ranges; strides are made right here."""
+        # OpenVINO keeps no reference to the memory that it is given.
+        held = [read(tensor) for read, tensor in zip(self._in, inputs, strict=True)]
         try:
             request = self._free.pop()
         except IndexError:
             request = self._new()
-        # OpenVINO keeps no reference to the memory that it is given.
-        held = [read(tensor) for read, tensor in zip(self._in, inputs, strict=True)]
         for i, (_, tensor) in enumerate(held):
             request.set_input(i, tensor)
         results = self._run(request)
@@ -117,7 +117,7 @@ def _reader(kind: ov.Type) -> Callable[[torch.Tensor], _Given]:
 
 
 def _read(tensor: torch.Tensor) -> _Given:
-    array = tensor.contiguous().numpy()
+    array = tensor.detach().contiguous().numpy()
     return array, ov.Tensor(array, shared_memory=True)
 
 
@@ -128,13 +128,13 @@ def numbers(tensor: torch.Tensor) -> Any:
 
 
 def _read_bf16(tensor: torch.Tensor) -> _Given:
-    bits = tensor.contiguous().view(torch.int16).numpy()
+    bits = tensor.detach().contiguous().view(torch.int16).numpy()
     return bits, ov.Tensor(bits, ov.Shape(list(bits.shape)), ov.Type.bf16)
 
 
 def _read_int64(tensor: torch.Tensor) -> _Given:
     """OpenVINO's devices compute 64-bit integers in 32 bits: what does not fit is refused."""
-    array = tensor.contiguous().numpy()
+    array = tensor.detach().contiguous().numpy()
     if array.size and not (array.min() >= _LEAST and array.max() <= _GREATEST):
         raise InputError(
             "an int64 input holds a number beyond 32 bits",

@@ -40,9 +40,7 @@ def facts(compiled: ov.CompiledModel, asked: str = "fp32") -> dict[str, object]:
         if value is not None:
             found[name] = value
     counts = operations(compiled)
-    found["operations"] = {
-        kind: sum(by.values()) for kind, by in sorted(counts.items()) if kind != "other"
-    }
+    found["operations"] = {kind: sum(by.values()) for kind, by in sorted(counts.items())}
     precision = _narrowest(counts)
     if asked in ("int8w", "int4w") and precision == "int8":
         precision = asked

@@ -101,6 +101,8 @@ def _any_dtype(node: Node, ranges: Ranges) -> str:
     whole = made & (_DTYPES - _FLOAT - {torch.bool})
     if whole and sources and all(t.dtype in _FLOAT for t in sources):
         return "a float made an integer is cut to 32 bits by OpenVINO"
+    if not _places_count_from_the_start(node, ranges):
+        return "among several indices, negative ones are taken for others by OpenVINO"
     # What comes in from outside is refused at the call where it does not fit.
     held: list[object] = [node, *node.all_input_nodes]
     if node.target._opname in _FILLING:  # type: ignore[union-attr]
@@ -109,6 +111,15 @@ def _any_dtype(node: Node, ranges: Ranges) -> str:
     if made & _WIDE_INTEGERS and any(r is not None and not r.fits for r in known):
         return _IN_32_BITS
     return ""
+
+
+def _places_count_from_the_start(node: Node, ranges: Ranges) -> bool:
+    """Whether none of several indices can be negative; a single one may be."""
+    if node.target._opname not in ("index", "index_put"):  # type: ignore[union-attr]
+        return True
+    places = [place for place in node.args[1] if isinstance(place, Node)]  # type: ignore[union-attr]
+    known = [ranges.of(place) for place in places]
+    return len(places) < 2 or all(one is not None and one.low >= 0 for one in known)
 
 
 def _floats(node: Node, ranges: Ranges) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from hardpoint_openvino.runtime import ov, unreported
 
 QUANTIZED = ("int8", "int8w", "int4w")
 REMEDY = 'pip install "hardpoint-openvino[quantize]"'
+# Standard output and a logger's level belong to the process: two that change them at once would put
+# back each other's changes.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def quantize(
@@ -65,13 +69,14 @@ def _nncf() -> Any:
 def _quietly() -> Iterator[None]:
     """Without progress bars and tables; errors are raised, not logged."""
     logger = logging.getLogger("nncf")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(before)
+    with _ONE_AT_A_TIME:
+        before = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
+        finally:
+            logger.setLevel(before)
 
 
 def _calibrated(

@@ -151,10 +151,8 @@ def _corners(function: Callable[[int, int], int]) -> Callable[[Ranges, Node], Ra
 
     def rule(ranges: Ranges, node: Node) -> Range | None:
         a, b = (ranges.of(value) for value in node.args[:2])
-        scale = node.kwargs.get("alpha", 1)
-        if a is None or b is None or not isinstance(scale, int):
-            return None
-        b = Range(*sorted((b.low * scale, b.high * scale)))
+        if a is None or b is None or len(node.args) > 2 or node.kwargs:
+            return None  # a factor for one of them
         found = [function(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
         return Range(min(found), max(found))
 

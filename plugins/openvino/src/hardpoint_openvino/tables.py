@@ -27,7 +27,7 @@ _FLOATS = """
     cross_entropy_loss deg2rad diff dot dropout einsum elu erf exp expm1 floor gelu glu
     group_norm hardsigmoid hardswish hardtanh heaviside instance_norm isclose isfinite isinf
     isnan isneginf isposinf isreal layer_norm leaky_relu lerp linalg_vector_norm linear log
-    log10 log1p log2 log_sigmoid log_softmax matmul max_pool1d max_pool2d
+    log10 log1p log2 log_softmax matmul max_pool1d max_pool2d
     max_pool2d_with_indices max_pool3d mean mish mm mv nan_to_num native_group_norm
     native_layer_norm norm outer pixel_shuffle pixel_unshuffle pow prelu prod rad2deg reciprocal
     relu relu6 rms_norm rsqrt scaled_dot_product_attention selu sigmoid silu sin sinc sinh
@@ -49,6 +49,17 @@ _LOGICAL = """
 ANY_DTYPE, FLOATS, ARITHMETIC, COMPARISONS, LOGICAL = (
     frozenset(names.split()) for names in (_ANY_DTYPE, _FLOATS, _ARITHMETIC, _COMPARISONS, _LOGICAL)
 )
+
+
+def argument(node: Node, name: str) -> object:
+    """What the call gives for a parameter of its operator, by place, by name or by default."""
+    parameters = node.target._schema.arguments  # type: ignore[union-attr]
+    for place, parameter in enumerate(parameters):
+        if parameter.name == name:
+            if place < len(node.args):
+                return node.args[place]
+            return node.kwargs.get(name, parameter.default_value)
+    return None
 
 
 def _rank(least: int, what: str) -> Callable[[Node], str]:
@@ -83,6 +94,26 @@ def _accumulated(node: Node) -> str:
     return "index_put that adds was not proven right" if adds else ""
 
 
+def _pooled(node: Node) -> str:
+    """With ``ceil_mode``, windows reach beyond the padding, and are divided by too much."""
+    if argument(node, "ceil_mode") and argument(node, "count_include_pad"):
+        return "an average with ceil_mode counts what lies beyond the padding"
+    return ""
+
+
+def _added(node: Node) -> str:
+    if argument(node, "beta") == 0:
+        return "with beta=0, NaN in what is not to be added comes through"
+    return ""
+
+
+def _whole_steps(node: Node) -> str:
+    given = [argument(node, name) for name in ("start", "end", "step")]
+    if any(isinstance(n, float) and not n.is_integer() for n in given):
+        return "a range that does not go by whole numbers is rounded to such"
+    return ""
+
+
 def _floats_only(node: Node) -> str:
     value = node.args[0].meta["val"]  # type: ignore[union-attr]
     return "" if value.is_floating_point() else "it was proven right on floats only"
@@ -104,4 +135,7 @@ SPECIAL: Mapping[str, Callable[[Node], str]] = {
     "std": _corrected,
     "index_put": _accumulated,
     "scatter_add": _floats_only,
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _pooled),
+    **dict.fromkeys(("addmm", "baddbmm", "addr"), _added),
+    "arange": _whole_steps,
 }
