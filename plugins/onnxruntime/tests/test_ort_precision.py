@@ -178,3 +178,13 @@ def test_two_quantizations_at_once_leave_logging_as_it_was():
 def test_a_table_that_is_rounded_alone_is_told(opened):
     run = opened(shared.exported(nn.Embedding(200, 64), torch.tensor([3, 199])), "int8w")
     assert run.facts()["precision"] == "int8w"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_of_half_precision_are_results_of_that_precision(opened, dtype):
+    # PyTorch's exporter promotes them to float32, and would have made that the result.
+    x = torch.randn(4, 4).to(dtype)
+    run = opened(shared.exported(lambda x: (x.sum(0), x.cumsum(0)), x))
+    for got, want in zip(run(x), (x.sum(0), x.cumsum(0)), strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, want)

@@ -74,7 +74,20 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
         made: ExportedProgram = program.run_decompositions(_table())
         _fx_passes.insert_type_promotion_nodes(made.graph_module)
         _fx_passes.remove_assertion_nodes(made.graph_module)
+    _name_results(made)
     return made
+
+
+def _name_results(program: ExportedProgram) -> None:
+    """Let the signature name what the graph gives now.
+
+    Promotion puts a cast back to float16 or bfloat16 behind sums, and makes that the result; the
+    signature, by which the exporter finds results, still names the sum: it would be float32.
+    """
+    results = program.graph.output_node().args[0]
+    for spec, node in zip(program.graph_signature.output_specs, results, strict=True):  # type: ignore[arg-type]
+        if isinstance(node, Node) and isinstance(spec.arg, TensorArgument):
+            spec.arg.name = node.name
 
 
 def translate(decomposed: ExportedProgram, *, repaired: bool = True) -> Any:

@@ -1,0 +1,74 @@
+"""The kit on each provider of this repository, as its own tests run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hardpoint.registry.registry import Registry
+from hardpoint.testing.check import LEVELS
+
+ROOT = Path(__file__).parents[2]
+BACKENDS = {
+    "backend:cpu": "plugins/cpu",
+    "backend:cuda": "plugins/cuda",
+    "backend:metal": "plugins/metal",
+    "backend:rocm": "plugins/rocm",
+    "backend:simnpu": "contrib/simnpu",
+}
+# Minutes each with models and operators: `make conformance` runs those, and docs/conformance/ shows
+# them; the checks of single properties are run at every commit.
+SDKS = {
+    "backend:onnxruntime": "plugins/onnxruntime",
+    "backend:openvino": "plugins/openvino",
+}
+OTHERS = {
+    "partitioner:capability": "plugins/partitioners",
+    "serializer:checkpoint": "plugins/checkpoint",
+    "serializer:dcp": "plugins/dcp",
+    "serializer:gguf": "plugins/gguf",
+    "serializer:numpy": "plugins/numpy",
+    "serializer:onnx": "plugins/onnx",
+    "serializer:safetensors": "plugins/safetensors",
+    "transport:gloo": "plugins/gloo",
+}
+FIRST_PARTY = {**BACKENDS, **SDKS, **OTHERS}
+# Without the hardware the kit shows that they load, and say what is missing.
+NEED_HARDWARE = {"backend:cuda", "backend:metal", "backend:rocm"}
+LONG = ("model_", "parts_", "claims_some_operator", "claimed_nodes_run_alone")
+
+
+def check(key, folder):
+    """Run the kit on ``key``: nothing fails, and it reaches the highest level of its kind."""
+    everything = bool(os.environ.get("HARDPOINT_ALL_MUTANTS"))
+    missing = key in NEED_HARDWARE and not Registry().probe(*key.split(":")).available
+    if missing and key != "backend:cuda" and not everything:
+        pytest.skip("its hardware is not here: one of three such stands for all")
+    settings = ROOT / FIRST_PARTY[key] / "conformance.toml"
+    given = ["--settings", str(settings)] if settings.is_file() else []
+    whole = everything or key not in SDKS
+    if not whole:
+        given += ["--checks", ",".join(n for n in _checks(key) if not n.startswith(LONG))]
+    done = _run(key, folder, "--json", *given)
+    report = json.loads(done.stdout)["reports"][0]
+    wrong = {
+        c["name"]: c["reason"] for c in report["checks"] if c["outcome"] in ("failed", "crashed")
+    }
+    assert not wrong
+    assert done.returncode == 0, done.stderr
+    assert report["complete"] == whole
+    if whole:
+        assert report["level"] == LEVELS[report["kind"]][0 if missing else -1]
+
+
+def _checks(key):
+    listed = _run(key, None, "--list", "--json")
+    return [each["name"] for each in json.loads(listed.stdout)["checks"]]
+
+
+def _run(key, folder, *options):
+    command = [sys.executable, "-m", "hardpoint.cli", "check", key, *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -1,0 +1,12 @@
+"""No correct provider fails: our backends without an SDK of others. Files are what is shared out among test workers."""
+
+import pytest
+
+from first_party import BACKENDS, check
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.mark.parametrize("key", BACKENDS)
+def test_the_kit_finds_nothing_wrong(key, tmp_path):
+    check(key, tmp_path)
