@@ -157,9 +157,9 @@ def test_policy_holds_in_the_subprocess_too(site: FakeSite, tmp_path: Path) -> N
 
 
 def test_a_name_that_nothing_provides_gets_the_way_to_install_it(site: FakeSite) -> None:
-    ran = site.cli("doctor", "backend:openvino")
+    ran = site.cli("doctor", "backend:executorch")
     assert ran.returncode == 3
-    assert "remedy: pip install hardpoint-openvino" in ran.stderr
+    assert "remedy: pip install hardpoint-executorch" in ran.stderr
 
 
 def test_what_is_no_provider_name_is_a_usage_error(site: FakeSite) -> None:

@@ -38,7 +38,14 @@ OTHERS = {
 FIRST_PARTY = {**BACKENDS, **SDKS, **OTHERS}
 # Without the hardware the kit shows that they load, and say what is missing.
 NEED_HARDWARE = {"backend:cuda", "backend:metal", "backend:rocm"}
-LONG = ("model_", "parts_", "claims_some_operator", "claimed_nodes_run_alone")
+LONG = (
+    "model_",
+    "parts_",
+    "claimed_nodes_run_alone",
+    "claimed_operators_compile",
+    "claims_some_operator",
+    "operators_are_right",
+)
 
 
 def check(key, folder):

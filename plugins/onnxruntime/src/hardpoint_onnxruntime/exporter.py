@@ -85,7 +85,7 @@ def _name_results(program: ExportedProgram) -> None:
     signature, by which the exporter finds results, still names the sum: it would be float32.
     """
     results = program.graph.output_node().args[0]
-    for spec, node in zip(program.graph_signature.output_specs, results, strict=True):  # type: ignore[arg-type]
+    for spec, node in zip(program.graph_signature.output_specs, results, strict=True):
         if isinstance(node, Node) and isinstance(spec.arg, TensorArgument):
             spec.arg.name = node.name
 
