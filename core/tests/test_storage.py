@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from hardpoint import TensorInfo, WeightsError
-from hardpoint.storage import atomic, buffers
+from hardpoint.storage import atomic, buffers, directory
 from hardpoint.storage.gather import Piece, gather, piece
 from hardpoint.storage.layout import Layout
 from hardpoint.storage.mapped import MappedSource
@@ -384,3 +384,30 @@ def test_syncing_is_left_out_only_where_that_was_asked_for(monkeypatch, tmp_path
     monkeypatch.delenv(atomic.SWITCH)
     atomic.replace(tmp_path / "f", 1, lambda write: write(memoryview(b"x")))
     assert len(synced) == 2, "the file, and the directory"
+
+
+@pytest.mark.parametrize("moment", ["mkdir", "open"])
+def test_a_temporary_directory_that_another_rank_takes_for_stale_is_made_anew(
+    tmp_path, monkeypatch, moment
+):
+    # Ranks save side by side, and each sweeps the folder first: a new directory is not locked yet.
+    other, opens = [], os.open
+
+    def swept_before(path, *flags):
+        if not other:
+            other.append(path)
+            directory._sweep(tmp_path)
+        return opens(path, *flags)
+
+    def swept_after(path, *flags):
+        descriptor = opens(path, *flags)
+        if not other:
+            other.append(path)
+            directory._sweep(tmp_path)
+        return descriptor
+
+    monkeypatch.setattr(directory.os, "open", swept_before if moment == "mkdir" else swept_after)
+    directory.replace(tmp_path / "made", lambda made: (made / "file").write_bytes(b"content"))
+    assert (tmp_path / "made" / "file").read_bytes() == b"content"
+    assert [each.name for each in tmp_path.iterdir()] == ["made"]
+    assert other

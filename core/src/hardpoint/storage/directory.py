@@ -67,10 +67,13 @@ def _temporary(parent: Path) -> Iterator[Path]:
     while True:
         made = parent / f"{_PREFIX}{secrets.token_hex(8)}{_TEMPORARY}"
         made.mkdir()
-        descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Between making and locking, another process may take it for stale, and remove it.
+        try:
+            descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
         try:
             _lock(descriptor, wait=True)
-            # Between making and locking, another process may have taken it for stale.
             if not made.exists():
                 continue
             try:
