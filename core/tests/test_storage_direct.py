@@ -166,3 +166,23 @@ def test_a_file_that_became_shorter_is_an_error(weights):
 def test_long_runs_lie_in_memory_as_in_the_file_counted_in_disk_blocks():
     assert congruent(100, 3 * BLOCK + 72, 2 << 20) % BLOCK == 72
     assert congruent(100, 3 * BLOCK + 72, 1 << 10) == 136
+
+
+def test_what_is_not_cached_is_not_asked_of_the_cache(tmp_path, monkeypatch):
+    # Even a read that does not wait makes the kernel read ahead what then comes twice.
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4 << 20))
+    source = LocalFile(path)
+    source._past_cache = True
+    asked = []
+    preadv = os.preadv
+
+    def recorded(descriptor, buffers, offset, flags=0):
+        asked.append(flags)
+        return preadv(descriptor, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "preadv", recorded)
+    monkeypatch.setattr(direct, "is_cached", lambda *_: False)
+    source.read_into(0, memoryview(bytearray(4 << 20)))
+    assert asked
+    assert os.RWF_NOWAIT not in asked

@@ -142,8 +142,8 @@ class LocalFile(Source):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """As :meth:`Source.read_into`; what is not cached of a large file, past the cache."""
         at, count = 0, len(buffer)
-        if direct.worth(count):
-            at = self._read_cached(offset, [buffer])
+        if direct.worth(count) and self._past_cache is not False:
+            at = self._read_cached(offset, [buffer], _NO_WAIT)
         if self._read_direct(offset + at, buffer[at:]):
             return
         while at < count:
@@ -173,17 +173,24 @@ class LocalFile(Source):
         else:
             between = memoryview(bytearray(gap))
             views = [view for at in starts for view in (buffer[at : at + length], between)]
-            if self._read_cached(offset, views[:-1]) != span:
+            how = 0 if self._past_cache is False else _NO_WAIT
+            if self._read_cached(offset, views[:-1], how) != span:
                 super().read_rows(offset, buffer, rows, pitch)
 
-    def _read_cached(self, offset: int, buffers: list[memoryview]) -> int:
-        """Fill ``buffers`` as far as can be done without waiting for the disk.
+    def _read_cached(self, offset: int, buffers: list[memoryview], how: int) -> int:
+        """Fill ``buffers`` as far as that can be done without waiting for the disk.
 
+        The first page is looked for before: even a read that does not wait makes the kernel read
+        ahead what is not there, which then comes twice.
+
+        :param how: flags of ``preadv2``.
         :return: bytes read.
         """
         try:
-            return os.preadv(self._descriptor, buffers, offset, _NO_WAIT)
-        except OSError:  # nothing is cached, or this file system cannot tell
+            if how and not direct.is_cached(self._descriptor, offset, 1):
+                return 0
+            return os.preadv(self._descriptor, buffers, offset, how)
+        except (OSError, ValueError):  # the plain way says why, where there is a reason
             return 0
 
     def _read_direct(self, offset: int, buffer: memoryview) -> bool:
