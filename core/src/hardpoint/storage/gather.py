@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hardpoint.storage.direct import BLOCK
 from hardpoint.storage.memory import address_of
-from hardpoint.storage.source import Source
+from hardpoint.storage.source import MOST_ROWS, Source
 
 if TYPE_CHECKING:
     import torch
 
 # Bytes a thread takes at a time: long enough that threads seldom meet, short enough to share.
 _PIECE = 8 << 20
-_ROWS = 512
 
 # Called with the bytes that were read just now; by any thread, one at a time.
 Tick = Callable[[int], None]
@@ -150,7 +149,7 @@ def _cut(pieces: Iterable[Piece]) -> Iterable[Piece]:
             yield from _cut_bytes(each)
             continue
         length = each.nbytes // each.rows
-        most = max(1, min(_ROWS, _PIECE // each.pitch))
+        most = max(1, min(MOST_ROWS, _PIECE // each.pitch))
         for row in range(0, each.rows, most):
             count = min(most, each.rows - row)
             part = each._replace(

@@ -8,7 +8,7 @@ import torch
 
 from hardpoint.interfaces.serializer import TensorInfo
 from hardpoint.storage.source import Source
-from hardpoint.storage.typed import check_bools, dtype_of, tensor_over
+from hardpoint.storage.typed import TensorsOver, check_bools, dtype_of, tensor_over
 
 
 class MappedSource:
@@ -38,20 +38,14 @@ class MappedSource:
 
     def tensors(self, infos: Iterable[TensorInfo]) -> dict[str, torch.Tensor]:
         """All of them by name, each as :meth:`tensor` gives it."""
-        storage, found = self._storage, {}
-        empty: dict[str, tuple[torch.Tensor, int]] = {}
+        over = None if self._storage is None else TensorsOver(self._storage)
+        found = {}
         for info in infos:
-            begin = info.offset or 0
-            if info.dtype not in empty:
-                dtype = dtype_of(info)
-                empty[info.dtype] = torch.empty(0, dtype=dtype, device="cpu"), dtype.itemsize
-            one, itemsize = empty[info.dtype]
-            if storage is None or not info.nbytes or info.dtype == "bool" or begin % itemsize:
+            dtype, begin = dtype_of(info), info.offset or 0
+            if over is None or not info.nbytes or dtype is torch.bool or begin % dtype.itemsize:
                 found[info.name] = self.tensor(info)
             else:
-                # As `tensor_over`, quicker: `.data` is a new tensor, with a version of its own.
-                at = begin // itemsize
-                found[info.name] = one.data.set_(storage, at, info.shape)  # type: ignore[call-overload]
+                found[info.name] = over(begin, dtype, info.shape)
         return found
 
     def tensor(

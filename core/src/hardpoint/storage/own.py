@@ -11,7 +11,7 @@ from hardpoint.storage.buffers import allocate
 from hardpoint.storage.gather import Piece, Tick, gather
 from hardpoint.storage.layout import Layout
 from hardpoint.storage.source import Source
-from hardpoint.storage.typed import check_bools, dtype_of, tensor_over
+from hardpoint.storage.typed import TensorsOver, check_bools, dtype_of
 
 
 def own(
@@ -46,11 +46,11 @@ def tensors_of(
 
     :raises WeightsError: a bool that is neither 0 nor 1.
     """
-    storage, first = buffer.untyped_storage(), int(buffer.storage_offset())
+    over, first = TensorsOver(buffer.untyped_storage()), int(buffer.storage_offset())
     for info, _ in placed:
         if info.nbytes:
             at = first + layout.places[info.name]
-            tensor = tensor_over(storage, at, dtype_of(info), info.shape)
+            tensor = over(at, dtype_of(info), info.shape)
             check_bools(tensor, info)
         else:
             tensor = torch.empty(info.shape, dtype=dtype_of(info), device=buffer.device)

@@ -26,7 +26,7 @@ _LOOKS = 8
 _NO_WAIT: int = getattr(os, "RWF_NOWAIT", 0)
 # Rows of a tensor: the kernel fills so many places a call (IOV_MAX, two for each), and what lies
 # between two of them costs less to read than a call of its own, up to so many bytes.
-_MOST_ROWS = 512
+MOST_ROWS = 512
 _GAP = 64 << 10
 
 
@@ -168,7 +168,7 @@ class LocalFile(Source):
         if gap > _GAP:
             for row, at in enumerate(starts):
                 self.read_into(offset + row * pitch, buffer[at : at + length])
-        elif rows > _MOST_ROWS:
+        elif rows > MOST_ROWS:
             super().read_rows(offset, buffer, rows, pitch)
         else:
             between = memoryview(bytearray(gap))

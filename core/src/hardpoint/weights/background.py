@@ -113,7 +113,7 @@ class BackgroundSaver:
         """Copies in the buffer, complete when this returns."""
         import torch
 
-        from hardpoint.storage.typed import tensor_over
+        from hardpoint.storage.typed import TensorsOver
 
         plain: dict[str, torch.Tensor] = {}
         places, free = {}, 0
@@ -125,11 +125,11 @@ class BackgroundSaver:
             free += -(-tensor.numel() * tensor.element_size() // _ALIGNMENT) * _ALIGNMENT
         on_cuda = any(tensors[name].is_cuda for name in places)
         buffer = self._room(free, pinned=on_cuda)
-        storage, first = buffer.untyped_storage(), int(buffer.storage_offset())
+        over, first = TensorsOver(buffer.untyped_storage()), int(buffer.storage_offset())
         with torch.no_grad():
             for name, at in places.items():
                 tensor = tensors[name]
-                copy = tensor_over(storage, first + at, tensor.dtype, tuple(tensor.shape))
+                copy = over(first + at, tensor.dtype, tuple(tensor.shape))
                 plain[name] = copy.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
         for device in {tensors[name].device for name in places if tensors[name].is_cuda}:
             torch.cuda.current_stream(device).synchronize()

@@ -14,8 +14,7 @@ from hardpoint.weights.opened import Opened
 if TYPE_CHECKING:
     import torch
 
-    from hardpoint.storage.gather import Tick
-    from hardpoint.storage.source import Source
+    from hardpoint.storage.gather import Piece, Tick
 
 # Which part of each tensor: by name, or told by a function. ``None``: the whole tensor.
 Slices = Mapping[str, Index] | Callable[[TensorInfo], "Index | None"]
@@ -31,9 +30,9 @@ def take_slices(
 ) -> dict[str, torch.Tensor]:
     """``tensor[slices[name]]`` of every tensor, reading no more than that needs."""
     from hardpoint.storage.buffers import allocate
-    from hardpoint.storage.gather import Piece, gather
+    from hardpoint.storage.gather import gather
     from hardpoint.storage.layout import congruent
-    from hardpoint.storage.typed import check_bools, tensor_over
+    from hardpoint.storage.typed import TensorsOver, check_bools
 
     wanted = _indices(opened, slices)
     if mode != "own" or device.type != "cpu":
@@ -46,26 +45,17 @@ def take_slices(
     at = {}
     for plan in plans:
         # As it lies in the file, so that it can be read straight to its place.
-        at[plan.name] = congruent(free, plan.begin or 0, plan.nbytes)
+        at[plan.name] = congruent(free, plan.piece.offset if plan.piece else 0, plan.nbytes)
         free = at[plan.name] + plan.nbytes
     buffer = allocate(free)
-    storage, first, base = buffer.untyped_storage(), int(buffer.storage_offset()), buffer.data_ptr()
+    over, first = TensorsOver(buffer.untyped_storage()), int(buffer.storage_offset())
+    base = buffer.data_ptr()
     found: dict[str, torch.Tensor] = {}
     pieces, rest = [], []
     for plan in plans:
-        found[plan.name] = tensor_over(storage, first + at[plan.name], plan.dtype, plan.shape)
-        if plan.source is not None:
-            where = base + at[plan.name]
-            pieces.append(
-                Piece(
-                    plan.source,
-                    plan.begin or 0,
-                    where,
-                    plan.nbytes,
-                    rows=plan.rows,
-                    pitch=plan.pitch,
-                )
-            )
+        found[plan.name] = over(first + at[plan.name], plan.dtype, plan.shape)
+        if plan.piece is not None:
+            pieces.append(plan.piece._replace(address=base + at[plan.name]))
         else:
             rest.append(plan.name)
     gather(pieces, threads=threads, tick=tick)
@@ -83,23 +73,21 @@ _LONG = 512
 
 
 class _Plan(NamedTuple):
-    """What of a tensor is wanted; and where its bytes lie, if they lie together or in rows.
+    """What of a tensor is wanted.
 
-    :param begin: byte of ``source``; ``None`` where the reader must give the slice.
-    :param rows, pitch: as :class:`hardpoint.storage.gather.Piece` has them.
+    :param piece: where its bytes lie, if they lie together or in rows, with no address yet;
+        ``None`` where the reader must give the slice.
     """
 
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
     nbytes: int
-    source: Source | None
-    begin: int | None
-    rows: int
-    pitch: int
+    piece: Piece | None
 
 
 def _plan(opened: Opened, name: str, index: Index) -> _Plan:
+    from hardpoint.storage.gather import Piece
     from hardpoint.storage.slices import block_of, checked, result_shape, rows_of
     from hardpoint.storage.typed import dtype_of
 
@@ -112,16 +100,14 @@ def _plan(opened: Opened, name: str, index: Index) -> _Plan:
         raise
     dtype = dtype_of(info)
     shape = result_shape(info.shape, parts)
-    placed, rows = opened.placed(name), rows_of(block)
-    begin = None
+    nbytes = _nbytes(shape, dtype)
+    placed, rows, piece = opened.placed(name), rows_of(block), None
     if placed is not None and rows and (rows.number == 1 or rows.length * dtype.itemsize >= _LONG):
         begin = (placed[0].offset or 0) + rows.begin * dtype.itemsize
-        if begin % dtype.itemsize:  # views need what the file does not give
-            begin = None
-    if placed is None or rows is None or begin is None:
-        return _Plan(name, dtype, shape, _nbytes(shape, dtype), None, None, 1, 0)
-    pitch = rows.pitch * dtype.itemsize
-    return _Plan(name, dtype, shape, _nbytes(shape, dtype), placed[1], begin, rows.number, pitch)
+        if begin % dtype.itemsize == 0:  # else views need what the file does not give
+            pitch = rows.pitch * dtype.itemsize
+            piece = Piece(placed[1], begin, 0, nbytes, rows=rows.number, pitch=pitch)
+    return _Plan(name, dtype, shape, nbytes, piece)
 
 
 def _nbytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
