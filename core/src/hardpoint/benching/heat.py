@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from hardpoint.benching.request import Request
 from hardpoint.benching.row import BenchRow
-from hardpoint.measuring.results import Errors, Failure
+from hardpoint.measuring.results import Errors, Failure, worse
 from hardpoint.measuring.running import Race, Runner
 from hardpoint.measuring.session import Session
 
@@ -77,7 +77,7 @@ def _change(heat: Heat, batch: int, wanted: int | None) -> None:
             heat.rows[place] = row.failed(failure)
             continue
         if key:
-            row = heat.rows[place] = replace(row, errors=row.worse(runner.errors))
+            row = heat.rows[place] = replace(row, errors=worse(row.errors, runner.errors))
         wrong = heat.judged(runner.errors) if key else None
         if wrong is not None:
             heat.rows[place] = row.failed(replace(wrong, stage=f"first call at batch {batch}"))

@@ -14,6 +14,7 @@ from hardpoint.measuring.results import (
     Start,
     Timing,
     errors_from_json,
+    worse,
 )
 
 # waiting, building, ready: on the way. timed: with all figures. failed: see the failure, which is
@@ -102,7 +103,8 @@ class BenchRow:
     def begun(self, start: Start) -> BenchRow:
         """With how it started in a process of its own, at this batch."""
         return replace(
-            self, state="ready", errors=self.worse(start.errors), memory_bytes=start.memory_bytes,
+            self, state="ready", errors=worse(self.errors, start.errors),
+            memory_bytes=start.memory_bytes,
             cold_seconds=start.load_seconds + start.first_seconds,
             process_seconds=start.cold_seconds,
         )  # fmt: skip
@@ -114,12 +116,6 @@ class BenchRow:
     def failed(self, failure: Failure) -> BenchRow:
         """With why there are no (more) figures."""
         return replace(self, state="failed", failure=failure)
-
-    def worse(self, errors: Errors | None) -> Errors | None:
-        """The greater of these errors and those that are known."""
-        if errors is None or (self.errors is not None and self.errors.max >= errors.max):
-            return self.errors
-        return errors
 
     def to_json(self) -> dict[str, Any]:
         """JSON-serializable; :func:`row_from_json` reads it back."""

@@ -14,6 +14,7 @@ from hardpoint.measuring.results import (
     Start,
     Timing,
     errors_from_json,
+    worse,
 )
 
 # winner, timed: to the end. slower: clearly, so it was given up early. ready: it runs, and needed
@@ -54,11 +55,10 @@ class Row:
 
     def begun(self, start: Start) -> Row:
         """With how it started in a process of its own; the greater of the errors counts."""
-        mine, theirs = self.errors, start.errors
-        worse = theirs if mine is None or (theirs and theirs.max > mine.max) else mine
         return replace(
-            self, errors=worse, cold_seconds=start.cold_seconds, memory_bytes=start.memory_bytes
-        )
+            self, errors=worse(self.errors, start.errors), cold_seconds=start.cold_seconds,
+            memory_bytes=start.memory_bytes,
+        )  # fmt: skip
 
     def failed(self, failure: Failure) -> Row:
         """With why it is out of the question."""

@@ -72,6 +72,13 @@ class Errors:
         return data
 
 
+def worse(one: Errors | None, other: Errors | None) -> Errors | None:
+    """The greater of two errors; of one that is known and one that is not, the known one."""
+    if one is None or (other is not None and other.max > one.max):
+        return other
+    return one
+
+
 def errors_from_json(data: Mapping[str, Any] | None) -> Errors | None:
     """What :meth:`Errors.to_json` wrote."""
     if data is None:
