@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from _backend_cold import flat_export
 from _report import interleaved
-from runtime import CHAIN, Alternate, Chain, per_call
+from runtime import CHAIN, Alternate, Chain, boundary_times, per_call
 
 import hardpoint as hp
 
@@ -86,17 +86,5 @@ def _boundaries(target: str, rounds: int) -> float:
     x = torch.randn(3, 8)
     program = hp.capture(Chain(CHAIN).eval(), (x,), name="chain")
     plan = hp.plan(program, targets=["cpu", target], partitioner=Alternate())
-    compiled = hp.compile(plan)
-    executables = [segment.executable for segment in compiled.segments]
-
-    def by_hand() -> torch.Tensor:
-        value = x
-        for executable in executables:
-            (value,) = executable(value)
-        return value
-
-    with torch.no_grad():
-        times = interleaved(
-            {"executables": per_call(by_hand), "hardpoint": per_call(lambda: compiled(x))}, rounds
-        )
-    return (times["hardpoint"].median - times["executables"].median) / (len(executables) - 1)
+    _, _, each = boundary_times(hp.compile(plan), x, rounds)
+    return each

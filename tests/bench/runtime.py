@@ -162,14 +162,12 @@ def measure_call(page: Page, rounds: int) -> list[list[object]]:
     return budgets
 
 
-def measure_boundary(page: Page, rounds: int) -> list[list[object]]:
-    """A chain of tiny segments on two backends, against calling their executables in a loop."""
-    registry = hp.Registry(policy=hp.Policy())
-    registry.add("backend", "other", hardpoint_cpu.plugin)
-    x = torch.randn(3, 8)
-    program = hp.capture(Chain(CHAIN).eval(), (x,), dynamic={"x": {0: "batch"}}, registry=registry)
-    plan = hp.plan(program, targets=["cpu", "other"], partitioner=Alternate(), registry=registry)
-    compiled = hp.compile(plan, registry=registry)
+def boundary_times(
+    compiled: hp.CompiledModel, x: torch.Tensor, rounds: int
+) -> tuple[dict[str, Timing], int, float]:
+    """A chain of segments, beside its executables in a loop by hand: the times of both; how many
+    boundaries there are; seconds for each.
+    """
     executables = [segment.executable for segment in compiled.segments]
 
     def by_hand() -> torch.Tensor:
@@ -184,8 +182,20 @@ def measure_boundary(page: Page, rounds: int) -> list[list[object]]:
         )
     boundaries = len(executables) - 1
     each = (times["hardpoint"].median - times["executable"].median) / boundaries
+    return times, boundaries, each
+
+
+def measure_boundary(page: Page, rounds: int) -> list[list[object]]:
+    """A chain of tiny segments on two backends, against calling their executables in a loop."""
+    registry = hp.Registry(policy=hp.Policy())
+    registry.add("backend", "other", hardpoint_cpu.plugin)
+    x = torch.randn(3, 8)
+    program = hp.capture(Chain(CHAIN).eval(), (x,), dynamic={"x": {0: "batch"}}, registry=registry)
+    plan = hp.plan(program, targets=["cpu", "other"], partitioner=Alternate(), registry=registry)
+    compiled = hp.compile(plan, registry=registry)
+    times, boundaries, each = boundary_times(compiled, x, rounds)
     page.add(
-        f"## Boundaries\n\n{len(executables)} segments of one addition each, alternating between "
+        f"## Boundaries\n\n{boundaries + 1} segments of one addition each, alternating between "
         f"two backends: {boundaries} boundaries on one device. The peer calls the same executables "
         "in a loop by hand. Nothing is copied: each tensor is handed on as it is."
     )
