@@ -284,7 +284,9 @@ def test_results_that_lie_in_one_place_and_do_not_change_are_no_flaw():
         def forward(self, x):
             return self.table.view(2, 3).T, x + 1
 
-    compiled(Flawed, Constant(), torch.ones(2))
+    table, more = compiled(Flawed, Constant(), torch.ones(2))(torch.ones(2))
+    assert torch.equal(table, torch.arange(6.0).view(2, 3).T)
+    assert torch.equal(more, torch.full((2,), 2.0))
 
 
 def test_it_sees_tensors_alone():

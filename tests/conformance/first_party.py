@@ -4,36 +4,26 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from conformance_reports import settings_of
 from hardpoint.registry.registry import Registry
 from hardpoint.testing.check import LEVELS
 
-ROOT = Path(__file__).parents[2]
-BACKENDS = {
-    "backend:cpu": "plugins/cpu",
-    "backend:cuda": "plugins/cuda",
-    "backend:metal": "plugins/metal",
-    "backend:rocm": "plugins/rocm",
-    "backend:simnpu": "contrib/simnpu",
-}
-SDKS = {
-    "backend:onnxruntime": "plugins/onnxruntime",
-    "backend:openvino": "plugins/openvino",
-}
-OTHERS = {
-    "partitioner:capability": "plugins/partitioners",
-    "serializer:checkpoint": "plugins/checkpoint",
-    "serializer:dcp": "plugins/dcp",
-    "serializer:gguf": "plugins/gguf",
-    "serializer:numpy": "plugins/numpy",
-    "serializer:onnx": "plugins/onnx",
-    "serializer:safetensors": "plugins/safetensors",
-    "transport:gloo": "plugins/gloo",
-}
-FIRST_PARTY = {**BACKENDS, **SDKS, **OTHERS}
+BACKENDS = ("backend:cpu", "backend:cuda", "backend:metal", "backend:rocm", "backend:simnpu")
+SDKS = ("backend:onnxruntime", "backend:openvino")
+OTHERS = (
+    "partitioner:capability",
+    "serializer:checkpoint",
+    "serializer:dcp",
+    "serializer:gguf",
+    "serializer:numpy",
+    "serializer:onnx",
+    "serializer:safetensors",
+    "transport:gloo",
+)
+FIRST_PARTY = (*BACKENDS, *SDKS, *OTHERS)
 # Without the hardware the kit shows that they load, and say what is missing.
 NEED_HARDWARE = {"backend:cuda", "backend:metal", "backend:rocm"}
 # Minutes each with models and operators: `make conformance` runs those, and docs/conformance/ shows
@@ -52,11 +42,11 @@ LONG = (
 def check(key, folder):
     """Run the kit on ``key``: nothing fails, and it reaches the highest level of its kind."""
     everything = bool(os.environ.get("HARDPOINT_ALL_MUTANTS"))
-    missing = key in NEED_HARDWARE and not Registry().probe(*key.split(":")).available
+    registry, named = Registry(), key.split(":")
+    missing = key in NEED_HARDWARE and not registry.probe(*named).available
     if missing and key != "backend:cuda" and not everything:
         pytest.skip("its hardware is not here: one of three such stands for all")
-    settings = ROOT / FIRST_PARTY[key] / "conformance.toml"
-    given = ["--settings", str(settings)] if settings.is_file() else []
+    given = settings_of(registry.record(*named).dist)
     whole = everything or key not in PARTLY
     if not whole:
         given += ["--checks", ",".join(n for n in _checks(key) if not n.startswith(LONG))]
