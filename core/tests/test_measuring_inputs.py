@@ -103,6 +103,17 @@ def test_what_is_not_finite_is_judged_and_written_down():
     )
 
 
+def test_what_is_within_the_limit_only_because_it_is_small_is_judged_too():
+    found = errors([torch.zeros(4)], [torch.full((4,), 2e-5)], ["y"])
+    assert judge(found, 1e-5).reason.startswith("error 2e-05, at most 1e-05 is allowed")
+    assert str(judge(found, 1e-4)) == (
+        "wrong in verification: error 2e-05 is within 0.0001, which is absolute below 1, but it is "
+        "100% of the greatest value of a result that is itself that small (cosine 0.000000)"
+    )
+    nearly = errors([torch.full((4,), 1.9e-5)], [torch.full((4,), 2e-5)], ["y"])
+    assert judge(nearly, 1e-4) is None
+
+
 def raised_from(error, cause):
     error.__cause__ = cause
     return error

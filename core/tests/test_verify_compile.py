@@ -115,6 +115,38 @@ def test_errors_of_segments_that_add_up_are_refused_as_a_whole():
     )
 
 
+def tiny(scale):
+    """A program whose results are ``scale`` at most, as those of a softmax over many classes."""
+
+    class Tiny(nn.Module):
+        def forward(self, x):
+            return torch.sin(x) * scale
+
+    return hp.capture(Tiny().eval(), (torch.linspace(-2, 2, 64),), registry=registry())
+
+
+def test_results_that_pass_only_because_they_are_small_are_told_of():
+    lost = mounted(lambda out: tuple(torch.zeros_like(o) for o in out))
+    with pytest.warns(hp.HardpointWarning) as told:
+        model = compiled(tiny(2e-5), lost)
+    assert [str(w.message) for w in told] == [
+        "Tiny: result0 is within max_error=0.0001, but its error is 100% of its greatest value "
+        "(cosine 0.000000): below 1 the limit is absolute, and these values are smaller than what "
+        "it lets pass. Remedy: give a max_error= that suits their size, or scale the result"
+    ]
+    assert told[0].filename == __file__
+    assert model.verification["results"]["result0"]["relative"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scale", "change"),
+    [(2e-5, lambda o: o * 1.1), (1e-7, torch.zeros_like), (1.0, lambda o: o + 5e-5)],
+    ids=["small and nearly right", "what rounding leaves", "as large as most"],
+)
+def test_small_results_that_are_near_enough_are_not(scale, change):
+    compiled(tiny(scale), mounted(lambda out: tuple(change(o) for o in out)))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_each_precision_has_its_own_limit(precision):
     worse = mounted(lambda out: tuple(o + 1e-3 for o in out))

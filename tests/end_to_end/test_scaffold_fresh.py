@@ -4,11 +4,14 @@ A plugin of each kind, and one of all four, is made by the wheel's own command i
 outside the checkout, built, installed from its wheel, put to the conformance kit and to its own
 tests. Two run at a time. The modules of the plugin of all four are those of the others (a test says
 so), and the kit has judged them there: here it asks of each kind what plugin and entry points can
-get wrong, and something of every level.
+get wrong, and something of every level. The backend is brought to its highest level by
+test_tutorial_backend.py, whose plugin is the same one with one operator more; here, in minutes more,
+by `make conformance`.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,12 +34,14 @@ PLUGINS["newall"] = KINDS
 LIGHT = "declares_what_it_is,loads_without_torch,probe_answers,unknown_option_is_named"
 SOME = dict.fromkeys(PLUGINS, LIGHT)
 SOME["newall"] += ",survives_threads,leaves_torch_alone,opens_twice"
-SOME["newall"] += ",claims_some_operator,parts_of_convolutional,works_in_a_new_process"
+SOME["newall"] += ",parts_of_convolutional,works_in_a_new_process"
 SOME["newall"] += (
     ",every_dtype_round_trips,what_is_no_file_is_refused,readers_see_a_whole_file_while_it_is_replaced"
 )
 SOME["newall"] += ",every_assignment_is_valid,memory_limits_are_kept,its_plans_run_and_are_right"
 SOME["newall"] += ",collectives_are_right,fsdp2_trains,a_killed_rank_is_an_error"
+# Whose highest level is shown here.
+WHOLE = tuple(k for k in KINDS if k != "backend" or os.environ.get("HARDPOINT_ALL_MUTANTS"))
 
 Ran = subprocess.CompletedProcess[str]
 
@@ -71,7 +76,7 @@ def runs(fresh: Fresh, projects: dict[str, Path]) -> Iterator[dict[tuple[str, st
     check, tests = (fresh.tool("hardpoint"), "check"), (fresh.tool("python"), "-m", "pytest", "-q")
     commands: dict[tuple[str, str], tuple[str | Path, ...]] = {
         (f"new{kind}", "check"): (*check, f"{kind}:new{kind}", "--require", LEVELS[kind][-1])
-        for kind in KINDS
+        for kind in WHOLE
     }
     commands |= {(name, "pytest"): (*tests, "--checks", SOME[name]) for name in PLUGINS}
     with ThreadPoolExecutor(2) as pool:
@@ -88,7 +93,7 @@ def passed(run_: Future[Ran]) -> str:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WHOLE)
 def test_a_new_plugin_reaches_the_highest_level_of_its_kind(
     kind: Kind, runs: dict[tuple[str, str], Future[Ran]]
 ) -> None:

@@ -18,7 +18,7 @@ from hardpoint.compiler.recover import Carried, Recovery
 from hardpoint.compiler.request import CompileRequest, Options, Progress, read_chain
 from hardpoint.compiler.saving import save_unchanged
 from hardpoint.compiler.verify import draws, reference_values, summarize
-from hardpoint.compiler.whole import eager_results, verify_whole
+from hardpoint.compiler.whole import eager_results, verify_whole, warn_of_hidden
 from hardpoint.compiler.wire import wire
 from hardpoint.errors import (
     CompileError,
@@ -160,6 +160,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
             model.close()
         raise
     request.tell(len(plan.segments), len(plan.segments), "verified")
+    warn_of_hidden(plan.program.name, results, limit, stacklevel=5)
     figures = summarize(results, limit, precision, [tuple(t.shape) for t in examples])
     figures |= model.facts.verification  # of the segments, as they are now
     random = [s.id for s in plan.segments if draws(s)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch.export.graph_signature import OutputKind
 
 from hardpoint.compiler.lasting import Lasting
 from hardpoint.compiler.made import Made
-from hardpoint.errors import VerificationError
+from hardpoint.errors import HardpointWarning, VerificationError
 from hardpoint.numerics import Difference, compare
 from hardpoint.planning.extract import mutable_state
 from hardpoint.planning.graph import compute_nodes, is_random
@@ -89,6 +90,23 @@ def _check(results: Differences, limit: float, cause: str) -> None:
                 f"at most {limit:.3g} is allowed",
                 cause=cause,
                 remedy="ask for another precision=, or allow more with max_error=",
+            )
+
+
+def warn_of_hidden(name: str, results: Differences, limit: float, stacklevel: int) -> None:
+    """Tell of results that are accepted only because they are small.
+
+    :param name: of the program.
+    """
+    for label, difference in results:
+        if difference.hidden(limit):
+            warnings.warn(
+                f"{name}: {label} is within max_error={limit:.3g}, but its error is "
+                f"{difference.relative:.0%} of its greatest value (cosine {difference.cosine:.6f}): "
+                "below 1 the limit is absolute, and these values are smaller than what it lets "
+                "pass. Remedy: give a max_error= that suits their size, or scale the result",
+                HardpointWarning,
+                stacklevel=stacklevel + 1,
             )
 
 

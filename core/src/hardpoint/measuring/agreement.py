@@ -31,6 +31,7 @@ def errors(
         cosine=min((d.cosine for d in differences), default=1.0),
         agreement=agreed / samples if samples else None,
         samples=samples,
+        relative=max((d.relative for d in differences), default=0.0),
     )
 
 

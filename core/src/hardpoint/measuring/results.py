@@ -55,6 +55,7 @@ class Errors:
     :param agreement: share of samples whose greatest logit is eager's; ``None`` where no result
         looks like a classifier's logits.
     :param samples: how many samples that share is of.
+    :param relative: greatest :attr:`hardpoint.numerics.Difference.relative` of a result.
     """
 
     max: float
@@ -62,11 +63,12 @@ class Errors:
     cosine: float
     agreement: float | None = None
     samples: int = 0
+    relative: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-serializable: what is not finite is a string, as JSON has no such number."""
         data = asdict(self)
-        for name in ("max", "mean"):
+        for name in ("max", "mean", "relative"):
             if data[name] in (float("inf"), float("-inf")) or data[name] != data[name]:
                 data[name] = str(data[name])
         return data
@@ -83,8 +85,8 @@ def errors_from_json(data: Mapping[str, Any] | None) -> Errors | None:
     """What :meth:`Errors.to_json` wrote."""
     if data is None:
         return None
-    fine = {**data, "max": float(data["max"]), "mean": float(data["mean"])}
-    return Errors(**fine)
+    numbers = {n: float(data[n]) for n in ("max", "mean", "relative") if n in data}
+    return Errors(**{**data, **numbers})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from hardpoint.measuring.results import Built, Errors, Failure, Timing, errors_f
 from hardpoint.measuring.running import Runner
 from hardpoint.measuring.survey import Options, Survey, survey
 from hardpoint.measuring.workload import PROGRAM, make_inputs, write_program_file
+from hardpoint.numerics import is_hidden
 from hardpoint.program.program import Program
 from hardpoint.registry.handover import describe
 
@@ -268,8 +269,17 @@ def judge(errors: Errors | None, limit: float) -> Failure | None:
 
     :param errors: ``None``: the program draws random numbers, which cannot be compared.
     """
-    if errors is None or errors.max <= limit:
+    if errors is None:
         return None
+    if errors.max <= limit:
+        if not is_hidden(errors.relative, limit):
+            return None
+        return Failure(
+            "wrong", "verification",
+            f"error {errors.max:.3g} is within {limit:.3g}, which is absolute below 1, but it is "
+            f"{errors.relative:.0%} of the greatest value of a result that is itself that small "
+            f"(cosine {errors.cosine:.6f})",
+        )  # fmt: skip
     return Failure(
         "wrong", "verification",
         f"error {errors.max:.3g}, at most {limit:.3g} is allowed "
