@@ -22,10 +22,10 @@ demo: ## A real model through all four kinds of provider
 	$(call setup,--group demo --lone-group model)
 	$(RUN) docs/tutorials/demo.py $(ARGS)
 
-# One worker more than there are cores: many tests wait for processes that time out.
+# Two workers more than there are cores: many tests wait for processes that time out.
 test: ## Every test (ARGS="-k name" for some)
 	$(call setup,--group test --lone-group model)
-	$(RUN) -m pytest -n $$($(RUN) -c "import os; print((os.cpu_count() or 1) + 1)") --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(RUN) -m pytest -n $$($(RUN) -c "import os; print((os.cpu_count() or 1) + 2)") --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: ## ruff, its formatter and mypy --strict; changes nothing
 	$(call setup,--group lint)
@@ -53,6 +53,7 @@ bench: ## Every benchmark; the pages go to docs/benchmarks/
 conformance: ## Every mutant, the whole kit on every provider of ours; reports go to docs/conformance/
 	$(call setup,--group test --lone-group model)
 	HARDPOINT_ALL_MUTANTS=1 $(RUN) -m pytest -n auto --dist loadfile tests/conformance tests/end_to_end/test_scaffold_fresh.py
+	$(RUN) tests/conformance/killed.py
 	$(RUN) tests/tools/conformance_reports.py docs/conformance $(ARGS)
 
 docs: ## Generate docs/reference/ from the code

@@ -10,6 +10,7 @@ import pytest
 from conformance_reports import settings_of
 from hardpoint.registry.registry import Registry
 from hardpoint.testing.check import LEVELS
+from hardpoint.testing.suites import checks_of_kind
 
 BACKENDS = ("backend:cpu", "backend:cuda", "backend:metal", "backend:rocm", "backend:simnpu")
 SDKS = ("backend:onnxruntime", "backend:openvino")
@@ -30,6 +31,9 @@ NEED_HARDWARE = {"backend:cuda", "backend:metal", "backend:rocm"}
 # them; the checks of single properties are run at every commit.
 PARTLY = {*SDKS, "backend:simnpu"}
 LONG = (
+    "answers_for_every_node",
+    "no_silent_cpu_fallback",
+    "results_are_on_its_device",
     "model_",
     "parts_",
     "claimed_nodes_run_alone",
@@ -49,7 +53,8 @@ def check(key, folder):
     given = settings_of(registry.record(*named).dist)
     whole = everything or key not in PARTLY
     if not whole:
-        given += ["--checks", ",".join(n for n in _checks(key) if not n.startswith(LONG))]
+        names = [check.name for check in checks_of_kind("backend")]
+        given += ["--checks", ",".join(n for n in names if not n.startswith(LONG))]
     done = _run(key, folder, "--json", *given)
     report = json.loads(done.stdout)["reports"][0]
     wrong = {
@@ -60,11 +65,6 @@ def check(key, folder):
     assert report["complete"] == whole
     if whole:
         assert report["level"] == LEVELS[report["kind"]][0 if missing else -1]
-
-
-def _checks(key):
-    listed = _run(key, None, "--list", "--json")
-    return [each["name"] for each in json.loads(listed.stdout)["checks"]]
 
 
 def _run(key, folder, *options):

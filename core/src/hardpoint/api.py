@@ -116,7 +116,9 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
         ``max_error``; or each backend's own, e.g. ``{"npu": "fp16"}`` (the others: fp32).
     :param max_error: greatest accepted error (absolute, relative to magnitudes above 1); by default
         1e-4 for fp32, 3e-2 for bf16, 1e-2 for fp16, 1e-1 for int8 and int8w, 2e-1 for int4w; the
-        greatest of those in use. With a measured ``precision="auto"``: 1e-2.
+        greatest of those in use. With a measured ``precision="auto"``: 1e-2. Where a result is
+        smaller than the limit, and more than half of it is error, a :class:`HardpointWarning` says
+        so; ``targets="auto"`` leaves such a candidate out.
     :param budget: what measuring may cost: seconds (default 600), or a :class:`Budget`.
     :param options: backend name -> its own options, e.g. ``{"cpu": {"mode": "aot"}}``.
     :param isolate: compile in child processes, ``timeout`` seconds each, so that a crash is an

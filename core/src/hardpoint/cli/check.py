@@ -120,7 +120,7 @@ def command(
     for subject in subjects:
         with Watching(quiet=as_json) as watching:
             results = run_suite(subject, checks=chosen, patience=patience, watch=watching)
-        made = _report(subject, results)
+        made = _report(subject, results, chosen)
         reports.append(made)
         files = () if report is None else _write(made, report)
         if not as_json:
@@ -176,12 +176,13 @@ def _list(providers: tuple[Record, ...], as_json: bool) -> None:
         console().print(listing)
 
 
-def _report(subject: Subject, results: list[Any]) -> Report:
+def _report(subject: Subject, results: list[Any], chosen: tuple[str, ...]) -> Report:
     from hardpoint.testing.report.build import build_report
     from hardpoint.testing.report.facts import facts
     from hardpoint.testing.suites import is_complete
 
-    complete = is_complete(subject.kind, {result.name for result in results})
+    # Where none were chosen all were run, and the suite need not be imported to know them.
+    complete = not chosen or is_complete(subject.kind, {result.name for result in results})
     return build_report(facts(subject, isolated=True), subject, results, complete=complete)
 
 

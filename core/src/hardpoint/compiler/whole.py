@@ -102,9 +102,10 @@ def warn_of_hidden(name: str, results: Differences, limit: float, stacklevel: in
         if difference.hidden(limit):
             warnings.warn(
                 f"{name}: {label} is within max_error={limit:.3g}, but its error is "
-                f"{difference.relative:.0%} of its greatest value (cosine {difference.cosine:.6f}): "
-                "below 1 the limit is absolute, and these values are smaller than what it lets "
-                "pass. Remedy: give a max_error= that suits their size, or scale the result",
+                f"{difference.relative:.0%} of its greatest value (cosine "
+                f"{difference.cosine:.6f}): below 1 the limit is absolute, and these values are "
+                "smaller than what it lets pass. Remedy: give a max_error= that suits their size, "
+                "or scale the result",
                 HardpointWarning,
                 stacklevel=stacklevel + 1,
             )

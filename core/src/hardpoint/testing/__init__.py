@@ -22,6 +22,7 @@ from hardpoint.testing.plugin import (
     pytest_addoption as pytest_addoption,
     pytest_collection_modifyitems as pytest_collection_modifyitems,
     pytest_configure as pytest_configure,
+    pytest_ignore_collect as pytest_ignore_collect,
     pytest_runtest_makereport as pytest_runtest_makereport,
     pytest_runtest_protocol as pytest_runtest_protocol,
     pytest_sessionfinish as pytest_sessionfinish,

@@ -19,6 +19,7 @@ from hardpoint.testing.suites import refuse_unknown_failures
 _RUN = pytest.StashKey["results.Run"]()
 _FIGURES = pytest.StashKey[dict[str, Any]]()
 _SUITE = "hardpoint.testing.suite"
+_FOLDER = Path(__file__).parent / "suite"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,6 +74,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Begin the record of this run."""
     path = config.getoption("--journal")
     config.stash[_RUN] = results.Run(Journal(Path(path)) if path else None)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Of the kit's own suites only that of the provider's kind is imported: they import much."""
+    kind = str(config.getoption("--provider")).partition(":")[0]
+    others = {f"test_{other}" for other in LEVELS} - {f"test_{kind}"}
+    if kind in LEVELS and collection_path.parent == _FOLDER and collection_path.stem in others:
+        return True
+    return None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

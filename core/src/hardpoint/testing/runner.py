@@ -102,7 +102,7 @@ def _command(
 ) -> list[str]:
     effort, settings = subject.effort, subject.settings
     given = [
-        "-p", "hardpoint.testing", "-p", "no:cacheprovider", "-c", os.devnull,
+        "-p", "hardpoint.testing", "-p", "no:cacheprovider", "--assert=plain", "-c", os.devnull,
         "--rootdir", str(journal.parent), "-q", "--pyargs", "hardpoint.testing.suite",
         "--provider", subject.key, "--journal", str(journal),
         "--checks", ",".join(checks), "--except-checks", ",".join(found),

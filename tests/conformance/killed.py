@@ -1,0 +1,65 @@
+"""For which kit all mutants were last killed: ``killed.json``, which ``make conformance`` writes.
+
+Whether a check fails a broken provider depends on the kit and on the provider. While neither has
+changed since all were killed, a commit runs one mutant in :data:`SHARE`; once anything has, the
+first of each check.
+
+``python tests/conformance/killed.py`` writes the file. Run it after all were killed, as `make
+conformance` does, and at no other time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FILE = HERE / "killed.json"
+# The kit, and what breaks it.
+CODE = (HERE.parents[1] / "core" / "src" / "hardpoint" / "testing", HERE)
+SHARE = 6
+
+
+def code_hash(folders: Iterable[Path] = CODE) -> str:
+    """SHA-256 of every Python file's name and content."""
+    sha = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            content = path.read_bytes()
+            sha.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode())
+            sha.update(content)
+    return sha.hexdigest()
+
+
+def read(file: Path = FILE) -> Mapping[str, str]:
+    """What the file says; empty where there is none."""
+    if not file.exists():
+        return {}
+    found: Mapping[str, str] = json.loads(file.read_text("utf-8"))
+    return found
+
+
+def reason(name: str, said: Mapping[str, str], code: str) -> str:
+    """Why the mutant called ``name`` need not run now, or ``""``."""
+    if said.get("code") != code or zlib.crc32(name.encode()) % SHARE == 0:
+        return ""
+    return f"killed on {said['date']} by this very kit (`make conformance` runs all)"
+
+
+def write(file: Path = FILE) -> None:
+    """All are killed by the code as it is now: note it, atomically."""
+    said = {"code": code_hash(), "date": datetime.now(timezone.utc).date().isoformat()}
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
+    part.replace(file)
+
+
+if __name__ == "__main__":
+    write()
+    print(f"{FILE}: all mutants are killed by this kit", file=sys.stderr)
