@@ -105,6 +105,15 @@ def test_a_program_reads_back_the_same_for_us_and_for_pytorch(tmp_path, name):
         assert ranges == {str(k): str(v) for k, v in program.exported.range_constraints.items()}
 
 
+def test_results_that_nobody_uses_do_not_come_back_as_nodes(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    program = capture_module(model, (torch.randn(1, 3, 8, 8),), {})
+    archive = saved(program.exported, tmp_path / "a.pt2")
+    wanted = [str(node.target) for node in program.exported.graph.nodes]
+    assert sum("getitem" in target for target in wanted) == 1  # of the batch norm's three results
+    assert [str(node.target) for node in read_program(archive).graph.nodes] == wanted
+
+
 def test_a_program_runs_at_other_sizes_than_its_examples(tmp_path, bert):
     program = read_program(saved(bert.exported, tmp_path / "a.pt2"))
     _, kwargs = BERT.call(1)

@@ -1,6 +1,7 @@
 """What a segment becomes, where it opens, and what is said of it."""
 
 import json
+import operator
 import os
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def test_what_was_not_made_for_this_is_refused(change, what, cause, made, backen
     assert what in refused.value.what
     assert cause in refused.value.cause
     assert refused.value.remedy
+
+
+def test_results_of_an_operator_that_nobody_uses_are_not_held_against_it(backend, cpu, tmp_path):
+    """PyTorch's reader picks all three results of a batch norm; ONNX has one of them."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    program = hp.capture(model, (torch.randn(1, 3, 8, 8),))
+    torch.export.save(program.exported, tmp_path / "model.pt2")
+    read = torch.export.load(tmp_path / "model.pt2")
+    assert sum(node.target is operator.getitem for node in read.graph.nodes) == 3
+    assert dict(backend.support(read, cpu).unsupported) == {}
 
 
 def test_a_missing_weight_is_named(made, backend, cpu):

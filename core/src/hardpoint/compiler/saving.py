@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from hardpoint.errors import PackageError
-from hardpoint.package.save import save_package
 from hardpoint.runtime.model import CompiledModel
 
 
@@ -29,6 +28,8 @@ def save_unchanged(
                 cause=f"{len(changed)} changed, e.g. {changed[0]}",
                 remedy="compile again, so that the package's figures are of these weights",
             )
+        from hardpoint.package.save import save_package  # PyTorch's compiler with it: a second
+
         return save_package(model, path)
 
     return save

@@ -113,7 +113,22 @@ def build_program(
         raise MalformedError(
             f"PyTorch cannot make a program of it: {type(error).__name__}: {last[:300]}"
         ) from error
+    _drop_unused_results(program)
     return program
+
+
+def _drop_unused_results(program: ExportedProgram) -> None:
+    """PyTorch's reader makes a node for each of several results, also for those that nobody uses.
+
+    They were not in the program, and a backend that is asked for them may not have them: ONNX
+    Runtime gives a batch norm's unused statistics another shape.
+    """
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in [n for n in module.graph.nodes if n.target is operator.getitem]:
+                if not node.users:
+                    module.graph.erase_node(node)
+            module.recompile()
 
 
 def payload_json(tensors: Mapping[str, torch.Tensor], refs: Mapping[str, Ref]) -> bytes:

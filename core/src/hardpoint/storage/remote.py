@@ -85,6 +85,7 @@ class RemoteFile(Source):
         self.size = size
         self._stamp = _stamp(info)
         self._head: bytes | None = None
+        self._exactly = _exactly(system)
 
     def _info(self) -> dict[str, Any]:
         """What the server says now, not what a listing of an hour ago said."""
@@ -112,7 +113,7 @@ class RemoteFile(Source):
             data = (
                 fetch_bounded(self._system, self._path, begin, end)
                 if hasattr(self._system, "set_session")
-                else self._system.cat_file(self._path, start=begin, end=end)
+                else self._system.cat_file(self._path, start=begin, end=end, **self._exactly)
             )
         except Exception as error:
             raise self._failed("cannot be read", error) from error
@@ -157,6 +158,17 @@ class RemoteFile(Source):
             cause=f"{type(error).__name__}: {error}",
             remedy="check the address, the network and your credentials",
         )
+
+
+def _exactly(system: Any) -> dict[str, str]:
+    """Options with which ``cat_file`` asks the server for the range and no more.
+
+    Drivers without a ``cat_file`` of their own (``hf://``) open the file, and by default that reads
+    5 MiB ahead at each tensor.
+    """
+    usual = importlib.import_module("fsspec.spec").AbstractFileSystem
+    own = getattr(type(system), "cat_file", None) is not usual.cat_file
+    return {} if own else {"cache_type": "none"}
 
 
 def _stamp(info: dict[str, Any]) -> tuple[object, ...]:

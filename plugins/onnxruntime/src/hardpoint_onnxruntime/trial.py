@@ -108,7 +108,8 @@ def _picked(node: Node, made: Node, graph: Graph) -> Iterator[Node]:
     value = node.meta.get("val")
     if not isinstance(value, (tuple, list)):
         return
-    used = {int(u.args[1]) for u in node.users if u.target is operator.getitem}  # type: ignore[arg-type]
+    picks = [u for u in node.users if u.target is operator.getitem and u.users]
+    used = {int(u.args[1]) for u in picks}  # type: ignore[arg-type]
     tensors = [i for i, item in enumerate(value) if isinstance(item, torch.Tensor)]
     for i in [i for i in tensors if i in used] or tensors:
         picked = graph.call_function(operator.getitem, (made, i))
