@@ -86,6 +86,8 @@ class RemoteFile(Source):
         self._stamp = _stamp(info)
         self._head: bytes | None = None
         self._exactly = _exactly(system)
+        # Others have sessions, too, which are no HTTP client's: those of s3fs are botocore's.
+        self._web = "http" in system.protocol
 
     def _info(self) -> dict[str, Any]:
         """What the server says now, not what a listing of an hour ago said."""
@@ -112,7 +114,7 @@ class RemoteFile(Source):
         try:
             data = (
                 fetch_bounded(self._system, self._path, begin, end)
-                if hasattr(self._system, "set_session")
+                if self._web
                 else self._system.cat_file(self._path, start=begin, end=end, **self._exactly)
             )
         except Exception as error:
@@ -166,9 +168,10 @@ def _exactly(system: Any) -> dict[str, str]:
     Drivers without a ``cat_file`` of their own (``hf://``) open the file, and by default that reads
     5 MiB ahead at each tensor.
     """
-    usual = importlib.import_module("fsspec.spec").AbstractFileSystem
-    own = getattr(type(system), "cat_file", None) is not usual.cat_file
-    return {} if own else {"cache_type": "none"}
+    usual = importlib.import_module("fsspec.spec").AbstractFileSystem.cat_file
+    # Of the instance: asynchronous drivers (s3fs) give each one its own.
+    inherited = getattr(system.cat_file, "__func__", None) is usual
+    return {"cache_type": "none"} if inherited else {}
 
 
 def _stamp(info: dict[str, Any]) -> tuple[object, ...]:
