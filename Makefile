@@ -5,6 +5,9 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format fuzz bench conformance docs clean
 
+# Some machines forbid it: every process would compile all of our modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?=
 ARGS ?=
 RUN := .venv/bin/python

@@ -34,8 +34,9 @@ def hp_load(files: list[Path], **options: Any) -> Callable[[], Loaded]:
     import hardpoint.storage.remote
     import hardpoint.weights.fill
 
+    load = hp.load_weights  # imported when it is first named
     path = files[0] if len(files) == 1 else files[0].parent / "model.safetensors.index.json"
-    return lambda: hp.load_weights(path, **options)
+    return lambda: load(path, **options)
 
 
 def load_file(files: list[Path], *, clone: bool = False) -> Callable[[], Loaded]:
