@@ -25,6 +25,8 @@ class _Server:
         has more or less that covers the byte [3:5].
     """
 
+    protocol = "fuzz"
+
     def __init__(self, orders: bytes, data: bytes) -> None:
         self._data = data
         self._wrong = int.from_bytes(orders[2:3], "big", signed=True)
