@@ -217,6 +217,7 @@ def test_a_difference_without_bounds_is_json():
         "error": "inf",
         "mean": "inf",
         "cosine": 0.0,
+        "relative": "inf",
     }
 
 
