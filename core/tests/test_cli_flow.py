@@ -1,6 +1,5 @@
 """`hardpoint plan`, `compile` and `run`: a model's way on the command line."""
 
-import contextlib
 import importlib.metadata
 import json
 import math
@@ -404,8 +403,16 @@ def test_dynamic_sizes_are_read_as_they_are_written(dynamic):
 
 @given(st.lists(st.text()))
 def test_any_dynamic_words_are_read_or_are_a_usage_error(words):
-    with contextlib.suppress(click.BadParameter):
-        parse_dynamic(tuple(words))
+    try:
+        dynamic = parse_dynamic(tuple(words))
+    except click.BadParameter as refusal:
+        assert refusal.param_hint == "'--dynamic'"
+    else:
+        assert _leaves(dynamic or {}) == len(words)
+
+
+def _leaves(tree):
+    return sum(_leaves(each) if isinstance(each, dict) else 1 for each in tree.values())
 
 
 def test_dynamic_sizes_reach_into_nested_arguments():

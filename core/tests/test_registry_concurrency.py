@@ -156,16 +156,17 @@ def test_waiting_while_holding_an_import_lock_does_not_dead_lock(site: FakeSite)
     # Thread 1 imports an application, which loads the provider; thread 2 loads the provider, whose
     # module imports the application.
     (site.root / "acme_app.py").write_text(
-        "import acme_gate\nacme_gate.meet()\nacme_gate.registry.load('backend', 'npu')\n"
+        "import acme_gate\nacme_gate.meet()\n"
+        "record = acme_gate.registry.load('backend', 'npu')\n"
     )
     site.add_backend("npu", "import acme_gate\nacme_gate.meet()\nimport acme_app\n" + PLUGIN)
     code = """
 def app():
     import acme_app
 join(run(app, load("npu")))
-registry.load("backend", "npu")
+print(registry.load("backend", "npu").state)
 """
-    succeed(site, code)
+    assert succeed(site, code) == "loaded\n"
 
 
 def test_an_import_inside_which_another_threads_load_is_awaited_gets_the_provider(
@@ -306,6 +307,7 @@ os.waitpid(pid, 0)
 """
     site.add_backend("npu", forking + PLUGIN)
     succeed(site, 'registry.open("backend", "npu")\n')
+    assert site.imports_of("acme_npu") == 1
 
 
 @needs_fork

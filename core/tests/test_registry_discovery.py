@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 
 import hardpoint
 from fakes.dists import PLUGIN, FakeSite
-from hardpoint.registry.discovery import parse_entry_points, parse_header
+from hardpoint.interfaces.kinds import KINDS
+from hardpoint.registry.discovery import PROVIDER_NAME, parse_entry_points, parse_header
 
 
 @pytest.fixture
@@ -228,8 +229,13 @@ def test_headers_are_read_as_an_email_parser_reads_them(
 
 @given(st.text())
 def test_no_text_makes_the_parsers_raise(text: str) -> None:
-    parse_header(text)
-    list(parse_entry_points(f"[hardpoint.backend.v1]\n{text}", "hardpoint"))
+    name, version = parse_header(text)
+    assert name in text
+    assert version == "0" or version in text
+    found = list(parse_entry_points(f"[hardpoint.backend.v1]\n{text}", "hardpoint"))
+    assert len(found) <= len(text.splitlines())
+    entries = [entry for entry in found if not isinstance(entry, str)]
+    assert all(kind in KINDS and PROVIDER_NAME.fullmatch(name) for kind, name, *_ in entries)
 
 
 _name = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)

@@ -147,7 +147,8 @@ def test_an_entry_for_a_first_party_provider_that_is_not_installed_does_not_warn
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        states(site, Policy(deny=("backend:cuda", "dist:hardpoint_rocm")))
+        got = states(site, Policy(deny=("backend:cuda", "dist:hardpoint_rocm")))
+    assert got == {"npu": "discovered", "dsp": "discovered"}
 
 
 def test_a_denied_provider_says_which_entry_denies_it(site: FakeSite) -> None:
