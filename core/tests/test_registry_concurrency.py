@@ -156,8 +156,7 @@ def test_waiting_while_holding_an_import_lock_does_not_dead_lock(site: FakeSite)
     # Thread 1 imports an application, which loads the provider; thread 2 loads the provider, whose
     # module imports the application.
     (site.root / "acme_app.py").write_text(
-        "import acme_gate\nacme_gate.meet()\n"
-        "record = acme_gate.registry.load('backend', 'npu')\n"
+        "import acme_gate\nacme_gate.meet()\nrecord = acme_gate.registry.load('backend', 'npu')\n"
     )
     site.add_backend("npu", "import acme_gate\nacme_gate.meet()\nimport acme_app\n" + PLUGIN)
     code = """

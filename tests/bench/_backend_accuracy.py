@@ -101,7 +101,8 @@ def _prose(count: int) -> list[str]:
 
 def _similarities(call: Callable[..., Any], given: dict[str, torch.Tensor]) -> torch.Tensor:
     half = len(given["input_ids"]) // 2
-    parts = [call(*(t[rows] for t in given.values())) for rows in (slice(half), slice(half, None))]
+    halves = (slice(half), slice(half, None))
+    parts = [call(*(t[rows] for t in given.values()))["embedding"] for rows in halves]
     values = torch.cat(parts).float()
     return values @ values.T
 

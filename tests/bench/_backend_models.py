@@ -62,12 +62,14 @@ class Embedding(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens) twice to (batch, 384)."""
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """(batch, tokens) twice to (batch, 384), by name: no row of it is an answer, as logits are."""
         values = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
         weights = attention_mask.unsqueeze(-1).to(values.dtype)
         mean = (values * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-        return nn.functional.normalize(mean, dim=1)
+        return {"embedding": nn.functional.normalize(mean, dim=1)}
 
 
 def minilm_directory() -> Path:

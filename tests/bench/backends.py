@@ -1,10 +1,11 @@
 """Every installed backend on nine models: tables, auto's choice, published claims, cold start,
 overheads, accuracy on real data.
 
-The whole takes hours, so it is made in slices of minutes, and each is kept as JSON in ``--cache``:
-``--minutes 5`` begins nothing after five minutes, says what is left, and ends with status 3; the next
-call goes on there. ``--only MODEL`` and ``--parts`` choose slices; ``--show`` measures nothing. The
-page is always that of all that is known. ``--quick`` leaves out what the page says.
+The whole takes hours, so it is made in slices of minutes. Each is kept as JSON in ``--data``, the
+figures behind the page, and holds for the machine and the versions that it names. ``--minutes 5``
+begins nothing after five minutes, says what is left, and ends with status 3; the next call goes on
+there. ``--only MODEL`` and ``--parts`` choose slices; ``--show`` measures nothing. The page is
+always that of all that is known. ``--quick`` leaves out what the page says.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from _report import Page
 import hardpoint as hp
 from hardpoint.benching.benchmark import Benchmark, benchmark_from_json
 from hardpoint.measuring.candidate import Candidate
+from hardpoint.measuring.machine import processor
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("table", "auto", "final", "cold", "calls", "accuracy")
@@ -63,9 +65,12 @@ def arguments() -> argparse.Namespace:
         type=float,
         help="seconds of each slice and each choice; default: 900, quick 240",
     )
-    add("--cache", type=Path, default=ROOT / "build" / "bench-backends")
+    add("--data", type=Path, default=ROOT / "docs" / "benchmarks" / "backends")
+    add(
+        "--cache", type=Path, default=ROOT / "build" / "bench-backends", help="for what is compiled"
+    )
     add("--again", action="store_true", help="try again what failed")
-    add("--fresh", action="store_true", help="use nothing of the cache")
+    add("--fresh", action="store_true", help="use nothing of the data")
     return parser.parse_args()
 
 
@@ -83,10 +88,12 @@ class Run:
         self.quick: bool = options.quick
         self.budget: float = options.budget or (240.0 if options.quick else 900.0)
         self.kept = Kept(
-            options.cache,
-            {"quick": options.quick, "threads": options.threads, "rounds": options.rounds},
+            options.data,
+            {"quick": options.quick, "threads": options.threads, "rounds": options.rounds,
+             "machine": processor()},
             minutes=options.minutes, again=options.again, fresh=options.fresh,
         )  # fmt: skip
+        options.cache.mkdir(parents=True, exist_ok=True)
         os.environ["HARDPOINT_CACHE"] = str(options.cache / "choices")
         os.environ["HF_HUB_OFFLINE"] = "1"
         torch.set_num_threads(options.threads)

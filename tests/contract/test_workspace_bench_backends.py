@@ -202,7 +202,7 @@ def test_autos_choice_is_not_judged_before_the_final(scripts):
 def test_the_page_shows_all_that_is_known_and_says_what_is_not(scripts, tmp_path, monkeypatch):
     options = argparse.Namespace(
         only="minilm", targets="cpu", parts="table", show=False, quick=True, budget=None, rounds=15,
-        threads=1, cache=tmp_path / "cache", minutes=None, again=False, fresh=False,
+        threads=1, data=tmp_path / "data", cache=tmp_path / "cache", minutes=None, again=False, fresh=False,
     )  # fmt: skip
     monkeypatch.setattr(scripts, "machine_limits", lambda _: LIMITS)
     monkeypatch.setattr(

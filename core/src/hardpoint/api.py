@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hardpoint.collection import young_only
 from hardpoint.registry.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -227,7 +228,8 @@ def load(
     :raises PackageError: damaged or hostile file.
     :raises ArtifactError: an artifact was made for another machine or version.
     """
-    from hardpoint.compiler.fallback import load_or_recompile
+    with young_only():
+        from hardpoint.compiler.fallback import load_or_recompile
 
     return load_or_recompile(
         Path(path), registry=registry or default_registry(), fallback=fallback, verify=verify

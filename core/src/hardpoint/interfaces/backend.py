@@ -84,12 +84,15 @@ class Artifact:
     :param weights: name -> tensor. Kept out of ``files`` so that a package stores each weight once,
         whatever the number of artifacts (and of programs) that use it, and maps it when loaded.
     :param metadata: JSON-serializable facts, e.g. versions and the instruction set it is for.
+    :param intact: who read the files has compared them with their hashes, as the loader of packages
+        does: a backend need not hash them once more. The weights are not meant.
     """
 
     format: str
     files: Mapping[str, bytes | memoryview] = field(default_factory=dict)
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
+    intact: bool = False
 
 
 class Executable(ABC):

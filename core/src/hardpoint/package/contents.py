@@ -83,6 +83,7 @@ def _read(archive: Archive, manifest: Mapping[str, Any]) -> Contents:
                 files={name: archive.view(where) for name, where in entry["files"].items()},
                 weights={name: tensor(ref) for name, ref in entry["weights"].items()},
                 metadata=_object(entry["metadata"]),
+                intact=True,  # nobody opens it before `integrity` has compared its hashes
             ),
         )
     examples = manifest["examples"]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import Any, Literal
 
 from hardpoint.package import strict_json
@@ -83,42 +84,80 @@ def check_manifest(archive: Archive, level: Level = "full") -> dict[str, Any]:
     :param level: ``full`` hashes every entry; ``quick`` leaves out the weights.
     :raises PackageError: damage, an entry too many or too few, or a pickle.
     """
-    manifest = read_manifest(archive)
-    names = [
-        name for name in manifest["entries"] if level == "full" or not name.startswith(_TENSORS)
-    ]
-    changed = changed_entries(archive, manifest, names)
-    with refusing(archive.path):
+    with Checking(archive, level) as checking:
+        return checking.manifest
+
+
+class Checking:
+    """A package on its way to be trusted: its entries are hashed in threads while others work.
+
+    Within ``with`` the manifest may be used at once, the files of artifacts after :meth:`files`.
+    What is made of them and of tensors may leave it only after the end, which waits for all. An
+    error that a damaged package led to is replaced by the one that says what is wrong with it.
+
+    :ivar manifest: compared with its digest and with the list of entries.
+    """
+
+    def __init__(self, archive: Archive, level: Level = "full") -> None:
+        """As :func:`check_manifest`.
+
+        :raises PackageError: the manifest is damaged, or an entry too many or too few.
+        """
+        self.manifest = read_manifest(archive)
+        self._archive = archive
+        # The largest first, so that no thread is left alone with it at the end.
+        names = sorted(self.manifest["entries"], key=lambda name: -archive.entries[name].size)
+        self._files = [name for name in names if not name.startswith(_TENSORS)]
+        tensors = [name for name in names if name.startswith(_TENSORS)]
+        self._all = [*self._files, *(tensors if level == "full" else ())]
+        self._hashing: Mapping[str, Future[bool]] = {}
+        self._changed: dict[str, bool] = {}
+
+    def __enter__(self) -> Checking:
+        if sum(self._archive.entries[name].size for name in self._all) >= _WORTH_THREADS:
+            pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+            self._hashing = {name: pool.submit(self._differs, name) for name in self._all}
+            pool.shutdown(wait=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            return  # the user wants to leave
+        self._refuse(self._all)
+        with refusing(self._archive.path):
+            samples = sample_inputs(self._archive)
+            if samples:
+                raise MalformedError(f"it holds the pickle {samples[0]!r}, which no package needs")
+        refuse_pickles(self._archive)
+
+    def files(self) -> None:
+        """Wait until all but the tensors are known to be as they were written.
+
+        :raises PackageError: they are not.
+        """
+        self._refuse(self._files)
+
+    def _refuse(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self._changed:
+                running = self._hashing.get(name)
+                self._changed[name] = running.result() if running else self._differs(name)
+        changed = sorted(name for name in names if self._changed[name])
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise MalformedError(
-                f"the content of {', '.join(map(repr, changed[:3]))}{more} was changed or damaged"
-            )
-        samples = sample_inputs(archive)
-        if samples:
-            raise MalformedError(f"it holds the pickle {samples[0]!r}, which no package needs")
-    refuse_pickles(archive)
-    return manifest
+            what = f"the content of {', '.join(map(repr, changed[:3]))}{more}"
+            with refusing(self._archive.path):
+                raise MalformedError(f"{what} was changed or damaged")
 
-
-def changed_entries(
-    archive: Archive, manifest: Mapping[str, Any], names: Iterable[str]
-) -> list[str]:
-    """Those of ``names`` whose content has another hash than the manifest says, sorted."""
-
-    def changed(name: str) -> bool:
+    def _differs(self, name: str) -> bool:
         # hashlib lets go of the GIL, so that threads hash at the speed of all cores.
-        actual = hashlib.sha256(archive.view(name)).hexdigest()
-        return bool(actual != manifest["entries"][name]["sha256"])
-
-    # The largest first, so that no thread is left alone with it at the end.
-    order = sorted(names, key=lambda name: -archive.entries[name].size)
-    if sum(archive.entries[name].size for name in order) < _WORTH_THREADS:
-        return sorted(filter(changed, order))
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return sorted(
-            name for name, bad in zip(order, pool.map(changed, order), strict=True) if bad
-        )
+        actual = hashlib.sha256(self._archive.view(name)).hexdigest()
+        return bool(actual != self.manifest["entries"][name]["sha256"])
 
 
 def _check_list(archive: Archive, listed: Mapping[str, Any]) -> None:

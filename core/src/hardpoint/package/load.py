@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hardpoint.collection import young_only
 from hardpoint.package.archive import Archive
 from hardpoint.package.contents import Contents, read_contents
-from hardpoint.package.integrity import check_manifest
+from hardpoint.package.integrity import Checking
 from hardpoint.planning.devices import find_device
 from hardpoint.runtime.model import CompiledModel, ModelFacts
 from hardpoint.runtime.opening import open_artifact
@@ -36,12 +37,16 @@ def load_package(
     :raises ArtifactError: an artifact was made for another machine or version.
     """
     archive = Archive.open(path)
-    contents = read_contents(archive, check_manifest(archive, verify))
     opened: list[OpenedSegment] = []
     try:
-        for segment, (target, artifact) in contents.artifacts.items():
-            device = find_device(registry, target)
-            opened.append(open_artifact(segment, target, device, artifact, registry))
+        with young_only(), Checking(archive, verify) as checking:
+            # While threads hash: what needs the manifest alone, and the imports of the backends.
+            contents = read_contents(archive, checking.manifest)
+            artifacts = contents.artifacts
+            devices = {s: find_device(registry, target) for s, (target, _) in artifacts.items()}
+            checking.files()
+            for segment, (target, artifact) in artifacts.items():
+                opened.append(open_artifact(segment, target, devices[segment], artifact, registry))
         return _assemble(archive, contents, tuple(opened), registry)
     except BaseException:
         for made in opened:
