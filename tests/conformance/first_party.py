@@ -1,7 +1,6 @@
 """The kit on each provider of this repository, as its own tests run it."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,6 +10,7 @@ from conformance_reports import settings_of
 from hardpoint.registry.registry import Registry
 from hardpoint.testing.check import LEVELS
 from hardpoint.testing.suites import checks_of_kind
+from harness import whole_kit
 
 BACKENDS = ("backend:cpu", "backend:cuda", "backend:metal", "backend:rocm", "backend:simnpu")
 SDKS = ("backend:onnxruntime", "backend:openvino")
@@ -45,7 +45,7 @@ LONG = (
 
 def check(key, folder):
     """Run the kit on ``key``: nothing fails, and it reaches the highest level of its kind."""
-    everything = bool(os.environ.get("HARDPOINT_ALL_MUTANTS"))
+    everything = whole_kit()
     registry, named = Registry(), key.split(":")
     missing = key in NEED_HARDWARE and not registry.probe(*named).available
     if missing and key != "backend:cuda" and not everything:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+
+from hardpoint.files import write_atomically
 
 HERE = Path(__file__).parent
 FILE = HERE / "killed.json"
@@ -53,11 +54,9 @@ def reason(name: str, said: Mapping[str, str], code: str) -> str:
 
 
 def write(file: Path = FILE) -> None:
-    """All are killed by the code as it is now: note it, atomically."""
+    """All are killed by the code as it is now: note it."""
     said = {"code": code_hash(), "date": datetime.now(timezone.utc).date().isoformat()}
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
-    part.replace(file)
+    write_atomically(file, json.dumps(said, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ by `make conformance`.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from fresh_env import ROOT, Fresh, asked, completed, requirements, run, wheels
 from hardpoint.interfaces.kinds import KINDS, Kind
 from hardpoint.testing.check import LEVELS
 from hardpoint.testing.suites import checks_of_kind
+from harness import whole_kit
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ SOME["newall"] += (
 SOME["newall"] += ",every_assignment_is_valid,memory_limits_are_kept,its_plans_run_and_are_right"
 SOME["newall"] += ",collectives_are_right,fsdp2_trains,a_killed_rank_is_an_error"
 # Whose highest level is shown here.
-WHOLE = tuple(k for k in KINDS if k != "backend" or os.environ.get("HARDPOINT_ALL_MUTANTS"))
+WHOLE = tuple(k for k in KINDS if k != "backend" or whole_kit())
 
 Ran = subprocess.CompletedProcess[str]
 

@@ -103,9 +103,8 @@ def _check(artifact: Artifact, name: str) -> None:
     if name not in artifact.files:
         raise artifact_error(f"the artifact has no file {name!r}", remedy=_AGAIN)
     hashes: Any = artifact.metadata["sha256"]
-    if artifact.intact:
-        return
-    if hashlib.sha256(artifact.files[name]).hexdigest() != hashes.get(name):
+    data = artifact.files[name]
+    if not artifact.intact and hashlib.sha256(data).hexdigest() != hashes.get(name):
         raise artifact_error(
             f"{name} is damaged",
             cause="its SHA-256 is not the one that was recorded when it was compiled",
