@@ -1,6 +1,9 @@
 """Loading a package: hashes are taken while backends open, and nothing is given out before."""
 
 import gc
+import os
+import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +12,14 @@ import hardpoint as hp
 from eager_backend import Provider
 from hardpoint import Executable
 from hardpoint.collection import young_only
+from hardpoint.package.archive import Archive
+from hardpoint.package.integrity import THREADS, read_manifest
+from hardpoint.package.refusal import AGAIN
+from package_forge import remake
 
 # More bytes than are hashed at once: threads hash this one.
 WIDE = 1200
+CODE = b"what a processor would run"
 
 
 class Watched(Executable):
@@ -36,8 +44,10 @@ class Opening:
         self.provider = Provider(spoil=self._watched)
         self.registry = hp.Registry()
         self.registry.add("backend", "eager", self.provider)
-        load = self.provider.backend.load
-        self.provider.backend.load = lambda artifact, device: self._load(load, artifact, device)
+        backend = self.provider.backend
+        load, make = backend.load, backend.compile
+        backend.load = lambda artifact, device: self._load(load, artifact, device)
+        backend.compile = lambda *given: replace(make(*given), files={"code": CODE})
         self.module = torch.nn.Linear(width, width, bias=False).eval()
         compiled = hp.compile(
             hp.plan(
@@ -84,11 +94,14 @@ def test_a_sound_package_loads_and_its_backend_need_not_hash_again(opening):
     model = opening.load()
     given = torch.rand(model.signature.inputs[0].shape)
     assert torch.equal(model(given), opening.module(given))
-    assert [artifact.intact for artifact in opening.artifacts] == [True]
+    (artifact,) = opening.artifacts
+    assert artifact.intact
+    assert not replace(artifact, files={"code": b"something else"}).intact
     assert not hp.Artifact("made-by-hand/1").intact
 
 
-def test_changed_weights_are_refused_and_what_was_opened_meanwhile_is_closed(opening):
+def test_changed_weights_are_refused_and_what_was_opened_meanwhile_is_closed(tmp_path):
+    opening = Opening(tmp_path, WIDE)
     opening.damage(opening.weight)
     with pytest.raises(hp.PackageError, match=r"the content of 'data/.*' was changed or damaged"):
         opening.load()
@@ -100,10 +113,51 @@ def test_the_quick_check_takes_changed_weights_on_trust(opening):
     assert opening.load(verify="quick").signature.inputs
 
 
-def test_no_backend_is_given_an_artifact_of_a_package_whose_files_were_changed(opening):
-    opening.damage(b'"graph_module"')
-    with pytest.raises(hp.PackageError, match=r"the content of 'models/.*' was changed or damaged"):
+@pytest.mark.parametrize("level", ["full", "quick"])
+@pytest.mark.parametrize("found", [CODE, b'"graph_module"'])
+def test_no_backend_is_given_an_artifact_of_a_package_whose_files_were_changed(
+    opening, found, level
+):
+    opening.damage(found)
+    with pytest.raises(hp.PackageError, match=r"the content of '.*' was changed or damaged"):
+        opening.load(verify=level)
+    assert opening.artifacts == []
+
+
+def test_no_backend_is_given_an_artifact_of_a_package_with_a_small_tensor_that_was_changed(
+    tmp_path,
+):
+    # Sizes and indices steer native code.
+    opening = Opening(tmp_path, 4)
+    opening.damage(opening.weight)
+    with pytest.raises(hp.PackageError, match="was changed or damaged"):
         opening.load()
+    assert opening.artifacts == []
+
+
+def test_no_backend_is_given_an_artifact_of_a_package_with_a_pickle(opening, tmp_path):
+    pickle = {"data/sample_inputs/model.pt": b"\x80\x04N."}
+    opening.path = remake(opening.path, tmp_path / "with.pt2", pickle)
+    with pytest.raises(hp.PackageError, match=r"it holds the pickle 'data/sample_inputs/model.pt'"):
+        opening.load()
+    assert opening.artifacts == []
+
+
+@pytest.mark.parametrize("level", ["full", "quick"])
+def test_a_file_of_an_artifact_lies_where_such_files_are(opening, tmp_path, level):
+    with Archive.open(opening.path) as archive:
+        artifacts = read_manifest(archive)["artifacts"]
+    artifacts[0]["files"]["code"] = "data/weights/weight_0"
+    path = remake(opening.path, tmp_path / "forged.pt2", {}, artifacts=artifacts)
+    opening.path = path
+    with pytest.raises(hp.PackageError) as caught:
+        opening.load(verify=level)
+    assert str(caught.value) == (
+        f"{path} is not a usable package\n"
+        "  cause: a file of an artifact lies at 'data/weights/weight_0', not in "
+        "'data/hardpoint/artifacts'\n"
+        f"  remedy: {AGAIN}"
+    )
     assert opening.artifacts == []
 
 
@@ -119,38 +173,46 @@ def test_damage_is_named_and_not_the_error_that_came_of_it(opening):
 def test_leaving_is_not_answered_with_damage(opening):
     opening.damage(opening.weight)
     opening.raises = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(hp.PackageError if len(opening.weight) < 1 << 20 else KeyboardInterrupt):
         opening.load()
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(THREADS)]
 
 
-def test_nothing_is_collected_while_a_package_loads(opening):
-    seen = []
-    opening.watch = lambda: seen.append(gc.isenabled())
+def test_a_load_puts_off_a_full_collection(opening):
+    before, seen = gc.get_threshold(), []
+    opening.watch = lambda: seen.append(gc.get_threshold())
     opening.load()
-    assert seen == [False]
-    assert gc.isenabled()
+    assert seen == [(*before[:2], 1 << 30)]
+    assert gc.get_threshold() == before
 
 
-def test_what_a_load_made_is_collected_alone():
-    walked = []
+def test_the_thresholds_come_back_when_the_last_thread_leaves():
+    before, entered, go = gc.get_threshold(), threading.Event(), threading.Event()
 
-    def note(phase, told):
-        if phase == "start":
-            walked.append(told["generation"])
-
-    gc.callbacks.append(note)
-    try:
+    def other():
         with young_only():
-            assert len([[] for _ in range(100_000)]) == 100_000
-        assert walked == [1]
-    finally:
-        gc.callbacks.remove(note)
+            entered.set()
+            go.wait(20)
+
+    thread = threading.Thread(target=other)
+    with young_only():
+        thread.start()
+        assert entered.wait(20)
+    assert gc.get_threshold() == (*before[:2], 1 << 30)
+    go.set()
+    thread.join(20)
+    assert gc.get_threshold() == before
 
 
-def test_a_collector_that_was_off_stays_off(opening):
-    gc.disable()
-    try:
-        opening.load()
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_that_is_forked_meanwhile_collects_as_ever():
+    before = gc.get_threshold()
+    with young_only():
+        child = os.fork()
+        if child == 0:
+            with young_only():
+                pass
+            os._exit(0 if gc.get_threshold() == before else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert gc.get_threshold() == before

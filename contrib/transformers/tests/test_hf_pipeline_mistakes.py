@@ -14,8 +14,8 @@ from hypothesis import given, settings, strategies as st
 
 import hardpoint as hp
 from hardpoint_contrib_transformers import CompiledPipeline, load, pipeline
+from hardpoint_contrib_transformers.folder import _check
 from hardpoint_contrib_transformers.recording import changing_sizes
-from hardpoint_contrib_transformers.saved import _check
 
 Directory = Callable[[str], Path]
 

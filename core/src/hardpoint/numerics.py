@@ -1,11 +1,13 @@
-"""How far two tensors are apart."""
+"""How far two tensors are apart. PyTorch is imported when tensors are compared."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ def is_hidden(relative: float, limit: float) -> bool:
 
 def compare(value: torch.Tensor, reference: torch.Tensor) -> Difference:
     """The difference of two tensors of one shape and dtype, computed in float64."""
+    import torch
+
     if value.shape != reference.shape or value.dtype != reference.dtype:
         return DIFFERENT
     if value.numel() == 0:

@@ -9,6 +9,7 @@ from typing import Any
 import transformers
 
 import hardpoint as hp
+from hardpoint_contrib_transformers import folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,7 @@ class CompiledPipeline:
 
         :raises PackageError: ``path`` holds something already, or cannot be written.
         """
-        from hardpoint_contrib_transformers.saved import save
-
-        return save(self, Path(path))
+        return folder.save(self.task, self.inner, self.compiled, Path(path))
 
     def __str__(self) -> str:
         return f"{self.task} with {type(self.inner.model).__name__}\n{self.compiled}"

@@ -68,5 +68,6 @@ def compile_segment(
         segment.target,
         segment.device,
         check_artifact(artifact, provider, origin),
+        backend,
         registry,
     )

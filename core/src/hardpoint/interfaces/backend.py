@@ -83,16 +83,18 @@ class Artifact:
     :param files: name -> bytes. In a loaded package these are read-only views of the mapped file.
     :param weights: name -> tensor. Kept out of ``files`` so that a package stores each weight once,
         whatever the number of artifacts (and of programs) that use it, and maps it when loaded.
+        Shared, so never written to.
     :param metadata: JSON-serializable facts, e.g. versions and the instruction set it is for.
-    :param intact: who read the files has compared them with their hashes, as the loader of packages
-        does: a backend need not hash them once more. The weights are not meant.
+    :ivar intact: whether the files were compared with their hashes by who read them, as the loader
+        of packages does: a backend need not hash them once more. The weights are not meant. Nobody
+        can say so who makes an artifact, or a changed copy of one.
     """
 
     format: str
     files: Mapping[str, bytes | memoryview] = field(default_factory=dict)
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
-    intact: bool = False
+    intact: bool = field(default=False, init=False, compare=False)
 
 
 class Executable(ABC):

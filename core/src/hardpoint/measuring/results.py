@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hardpoint.measuring.candidate import Candidate
+from hardpoint.numerics import json_number
 
 # not whole: the target does not run all operations. refused: an error of ours, in words.
 # raised: any other exception. wrong: numbers too far from eager's. crashed: the process ended, or
@@ -68,10 +69,10 @@ class Errors:
     def to_json(self) -> dict[str, Any]:
         """JSON-serializable: what is not finite is a string, as JSON has no such number."""
         data = asdict(self)
-        for name in ("max", "mean", "relative"):
-            if data[name] in (float("inf"), float("-inf")) or data[name] != data[name]:
-                data[name] = str(data[name])
-        return data
+        return data | {name: json_number(data[name]) for name in _NOT_ALWAYS_FINITE}
+
+
+_NOT_ALWAYS_FINITE = ("max", "mean", "relative")
 
 
 def worse(one: Errors | None, other: Errors | None) -> Errors | None:
@@ -85,7 +86,7 @@ def errors_from_json(data: Mapping[str, Any] | None) -> Errors | None:
     """What :meth:`Errors.to_json` wrote."""
     if data is None:
         return None
-    numbers = {n: float(data[n]) for n in ("max", "mean", "relative") if n in data}
+    numbers = {name: float(data[name]) for name in _NOT_ALWAYS_FINITE if name in data}
     return Errors(**{**data, **numbers})
 
 

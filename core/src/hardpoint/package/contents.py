@@ -15,7 +15,7 @@ import torch
 from hardpoint.interfaces.backend import Artifact
 from hardpoint.interfaces.kinds import Target
 from hardpoint.package.archive import Archive
-from hardpoint.package.integrity import FORMAT
+from hardpoint.package.integrity import ARTIFACTS, FORMAT
 from hardpoint.package.refusal import MalformedError, refusing
 from hardpoint.package.tensors import MappedTensors
 from hardpoint.program import signature as signatures
@@ -80,12 +80,13 @@ def _read(archive: Archive, manifest: Mapping[str, Any]) -> Contents:
             Target.parse(entry["target"]),
             Artifact(
                 format=str(entry["format"]),
-                files={name: archive.view(where) for name, where in entry["files"].items()},
+                files={name: _file(archive, where) for name, where in entry["files"].items()},
                 weights={name: tensor(ref) for name, ref in entry["weights"].items()},
                 metadata=_object(entry["metadata"]),
-                intact=True,  # nobody opens it before `integrity` has compared its hashes
             ),
         )
+        # Nobody opens it before `integrity` has compared the hashes of its files.
+        object.__setattr__(artifacts[segment][1], "intact", True)
     examples = manifest["examples"]
     return Contents(
         name=str(manifest["name"]),
@@ -98,6 +99,13 @@ def _read(archive: Archive, manifest: Mapping[str, Any]) -> Contents:
         examples=tuple(map(tensor, examples["inputs"])),
         expected=tuple(map(tensor, examples["expected"])),
     )
+
+
+def _file(archive: Archive, where: str) -> memoryview:
+    """Only from where files of artifacts are: all there is hashed before one of them is opened."""
+    if not where.startswith(f"{ARTIFACTS}/"):
+        raise MalformedError(f"a file of an artifact lies at {where!r:.100}, not in {ARTIFACTS!r}")
+    return archive.view(where)
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -7,6 +7,7 @@ no signature, and says nothing of who made the package.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ ARTIFACTS = "data/hardpoint/artifacts"
 
 Level = Literal["full", "quick"]
 _WORTH_THREADS = 4 << 20
+_SMALL = 1 << 20
+THREADS = "hardpoint-hash"
 # What "quick" does not hash: the tensors, which are nearly all of the bytes.
 _TENSORS = ("data/weights/weight_", "data/constants/tensor_", "data/hardpoint/tensors/tensor_")
 
@@ -105,19 +108,25 @@ class Checking:
         """
         self.manifest = read_manifest(archive)
         self._archive = archive
+        entries = archive.entries
         # The largest first, so that no thread is left alone with it at the end.
-        names = sorted(self.manifest["entries"], key=lambda name: -archive.entries[name].size)
-        self._files = [name for name in names if not name.startswith(_TENSORS)]
-        tensors = [name for name in names if name.startswith(_TENSORS)]
-        self._all = [*self._files, *(tensors if level == "full" else ())]
-        self._hashing: Mapping[str, Future[bool]] = {}
+        names = sorted(self.manifest["entries"], key=lambda name: -entries[name].size)
+        tensors = [name for name in names if name.startswith(_TENSORS)] if level == "full" else []
+        # Sizes and indices, which steer native code, are small tensors.
+        small = [name for name in tensors if entries[name].size < _SMALL]
+        self._first = [name for name in names if not name.startswith(_TENSORS)] + small
+        self._all = self._first + tensors[: len(tensors) - len(small)]
+        self._pool: ThreadPoolExecutor | None = None
+        self._hashing: dict[str, Future[bool]] = {}
         self._changed: dict[str, bool] = {}
 
     def __enter__(self) -> Checking:
         if sum(self._archive.entries[name].size for name in self._all) >= _WORTH_THREADS:
-            pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-            self._hashing = {name: pool.submit(self._differs, name) for name in self._all}
-            pool.shutdown(wait=False)
+            self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), THREADS)
+            # No thread to be had: who asks hashes what is left.
+            with contextlib.suppress(RuntimeError):
+                for name in self._all:
+                    self._hashing[name] = self._pool.submit(self._differs, name)
         return self
 
     def __exit__(
@@ -126,21 +135,25 @@ class Checking:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None and not issubclass(kind, Exception):
-            return  # the user wants to leave
-        self._refuse(self._all)
+        try:
+            if kind is None or issubclass(kind, Exception):  # else the user wants to leave
+                self.files()
+                self._refuse(self._all)
+        finally:
+            if self._pool is not None:  # nobody reads the file any more
+                self._pool.shutdown(cancel_futures=True)
+
+    def files(self) -> None:
+        """Wait until all but large tensors are known to be as they were written.
+
+        :raises PackageError: they are not, or there is a pickle.
+        """
+        self._refuse(self._first)
         with refusing(self._archive.path):
             samples = sample_inputs(self._archive)
             if samples:
                 raise MalformedError(f"it holds the pickle {samples[0]!r}, which no package needs")
         refuse_pickles(self._archive)
-
-    def files(self) -> None:
-        """Wait until all but the tensors are known to be as they were written.
-
-        :raises PackageError: they are not.
-        """
-        self._refuse(self._files)
 
     def _refuse(self, names: Sequence[str]) -> None:
         for name in names:

@@ -42,11 +42,14 @@ def load_package(
         with young_only(), Checking(archive, verify) as checking:
             # While threads hash: what needs the manifest alone, and the imports of the backends.
             contents = read_contents(archive, checking.manifest)
-            artifacts = contents.artifacts
-            devices = {s: find_device(registry, target) for s, (target, _) in artifacts.items()}
+            targets = dict.fromkeys(target for target, _ in contents.artifacts.values())
+            devices = {target: find_device(registry, target) for target in targets}
+            names = dict.fromkeys(target.backend for target in targets)
+            backends = {name: registry.open("backend", name) for name in names}
             checking.files()
-            for segment, (target, artifact) in artifacts.items():
-                opened.append(open_artifact(segment, target, devices[segment], artifact, registry))
+            for segment, (target, artifact) in contents.artifacts.items():
+                device, backend = devices[target], backends[target.backend]
+                opened.append(open_artifact(segment, target, device, artifact, backend, registry))
         return _assemble(archive, contents, tuple(opened), registry)
     except BaseException:
         for made in opened:

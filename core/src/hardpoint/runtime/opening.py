@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hardpoint.errors import ArtifactError, ContractViolation, HardpointError
-from hardpoint.interfaces.backend import Artifact, Executable
+from hardpoint.interfaces.backend import Artifact, Backend, Executable
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.probe import Device
 from hardpoint.runtime.faults import translated
@@ -16,17 +16,23 @@ if TYPE_CHECKING:
 
 
 def open_artifact(
-    segment_id: str, target: Target, device: Device, artifact: Artifact, registry: Registry
+    segment_id: str,
+    target: Target,
+    device: Device,
+    artifact: Artifact,
+    backend: Backend,
+    registry: Registry,
 ) -> OpenedSegment:
     """Load an artifact with its backend.
 
+    :param backend: of ``target``, opened.
     :raises ArtifactError: it does not fit this device, machine or version, with the reason.
     :raises RuntimeFault: out of memory, or the device was lost.
     """
     provider = f"backend:{target.backend}"
     origin = registry.record("backend", target.backend).origin
     try:
-        executable = registry.open("backend", target.backend).load(artifact, device)
+        executable = backend.load(artifact, device)
     except HardpointError as error:
         error.provider, error.origin = error.provider or provider, error.origin or origin
         raise

@@ -17,9 +17,11 @@ from hardpoint.storage.refusal import show
 from hardpoint.storage.shards import ShardedReader
 from hardpoint.storage.source import LocalFile, Source
 from hardpoint_checkpoint.archive import read_archive
+from hardpoint_checkpoint.index import open_index
 from hardpoint_checkpoint.legacy import PARTS, Pickles
 from hardpoint_checkpoint.machine import MAX_PICKLE, Found, Machine, Unknown, strict
 from hardpoint_checkpoint.opcodes import OPCODES
+from hardpoint_checkpoint.opening import open_file, sniff
 from hardpoint_checkpoint.others import Others
 from hardpoint_checkpoint.standins import Refused
 from hardpoint_checkpoint.storages import Storages
@@ -83,8 +85,6 @@ def scan(path: Path) -> Mapping[str, object]:
 
     :raises WeightsError: the file cannot be read at all.
     """
-    from hardpoint_checkpoint.serializer import open_file, sniff
-
     source = LocalFile(path)
     files = [source]
     reason: str | None = None
@@ -115,8 +115,6 @@ def scan(path: Path) -> Mapping[str, object]:
 
 
 def _shards(source: LocalFile) -> tuple[list[LocalFile], ShardedReader]:
-    from hardpoint_checkpoint.index import open_index
-    from hardpoint_checkpoint.serializer import open_file
 
     reader = open_index(source, torch.device("cpu"), open_file)
     return [source.beside(shard) for shard in reader.shards], reader
