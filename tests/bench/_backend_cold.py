@@ -48,11 +48,10 @@ BY_HAND = {
     "cpu": "torch._C._aoti.AOTIModelPackageLoader(sys.argv[1], 'model', False, 1, -1).run(inputs)",
 }
 TORCH = "torch.compile"
+ROUNDS = 5
 
 
-def measure(
-    model: Model, targets: list[str], rounds: int, threads: int, folder: Path
-) -> dict[str, Any]:
+def measure(model: Model, targets: list[str], threads: int, folder: Path) -> dict[str, Any]:
     """Median seconds by case; what cannot be made says why.
 
     :param targets: backends installed here; ``cpu`` stands for its AOTInductor artifacts.
@@ -79,7 +78,7 @@ def measure(
             cases[f"by hand, {target}"] = fresh(BY_HAND[target], path, inputs, threads)
         except Exception as error:
             notes[target] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    seconds = in_turn(cases, rounds, notes)
+    seconds = in_turn(cases, ROUNDS, notes)
     return {"seconds": {name: median(times) for name, times in seconds.items()}, "notes": notes}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _backend_claims import claim_row, claims_of
-from _backend_cold import TORCH
+from _backend_cold import ROUNDS, TORCH
 from _backend_models import Model
 from _backend_plots import plot
 from _backend_tables import correct, read_candidate, speed
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REDUCED = (
     "**Reduced (`--quick`)**: each target's default variant (for decoding, all but those of cpu's "
     "compilers), the precisions that are claimed, `auto` on two models with one error and four "
-    "minutes, cold start of MiniLM in one round, accuracy of each precision on the first target "
+    "minutes, cold start of MiniLM alone, accuracy of each precision on the first target "
     "that has it, and a decoder trained for a tenth of the steps."
 )
 
@@ -144,7 +144,8 @@ def _cold(page: Page, run: Run) -> None:
                 verdict(value / hand, 1.2) if hand and ours else "",
             ])  # fmt: skip
         page.add(
-            f"## Cold start: {model.name}\n\nNew processes, PyTorch imported; from there to the "
+            f"## Cold start: {model.name}\n\nNew processes, medians of {ROUNDS} rounds taken in turn, "
+            "PyTorch imported; from there to the "
             "first result, the runtime's own import included; of torch.compile without the seconds "
             "in which its module is read. By hand: the runtime on a file of its own kind."
         )

@@ -256,11 +256,8 @@ class Run:
         """New processes, to the first result."""
         import _backend_cold
 
-        rounds = 1 if self.quick else 3
         with tempfile.TemporaryDirectory(dir=self.options.cache) as folder:
-            return _backend_cold.measure(
-                model, self.targets, rounds, self.options.threads, Path(folder)
-            )
+            return _backend_cold.measure(model, self.targets, self.options.threads, Path(folder))
 
     def accuracy(self, name: str) -> dict[str, Any]:
         """Figures on held out data, by precision."""
