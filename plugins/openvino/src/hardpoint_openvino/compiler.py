@@ -55,6 +55,7 @@ def compile_segment(
         "precision": asked.precision,
         "settings": settings,
         "weights": facts,
+        "indices": source.indices,
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     return Artifact(FORMAT, files, weights, metadata)

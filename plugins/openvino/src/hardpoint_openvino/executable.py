@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hardpoint import Executable, InputError
+from hardpoint_openvino.indices import refuse_beyond
 from hardpoint_openvino.runtime import ov
 
 _LEAST, _GREATEST = -(2**31), 2**31 - 1
@@ -31,14 +32,20 @@ class OpenVinoExecutable(Executable):
     a request's own output memory is overwritten by its next call.
 
     :param facts: what was read back from the compiled model.
+    :param indices: whose indices the last result tells of, as :mod:`.indices` made it.
     :param holds: objects whose memory the compiled model reads.
     """
 
     def __init__(
-        self, compiled: ov.CompiledModel, facts: Mapping[str, object], holds: Sequence[object] = ()
+        self,
+        compiled: ov.CompiledModel,
+        facts: Mapping[str, object],
+        indices: Sequence[str] = (),
+        holds: Sequence[object] = (),
     ) -> None:
         self._compiled: ov.CompiledModel | None = compiled
         self._facts = facts
+        self._indices = indices
         self._holds = holds  # also after close(): a call may still run
         self._free: list[_Request] = []
         self._in = [_reader(port.get_element_type()) for port in compiled.inputs]
@@ -55,7 +62,10 @@ class OpenVinoExecutable(Executable):
         self._free.clear()
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run. The runtime has checked dtypes, sizes and ranges; strides are made right here."""
+        """Run. The runtime has checked dtypes, sizes and ranges; strides are made right here.
+
+        :raises InputError: an index is out of range.
+        """
         # OpenVINO keeps no reference to the memory that it is given.
         held = [read(tensor) for read, tensor in zip(self._in, inputs, strict=True)]
         try:
@@ -64,11 +74,14 @@ class OpenVinoExecutable(Executable):
             request = self._new()
         for i, (_, tensor) in enumerate(held):
             request.set_input(i, tensor)
-        results = self._run(request)
+        results: Sequence[torch.Tensor] = self._run(request)
         del held
         if self._compiled is not None:
             self._free.append(request)
-        return results
+        if self._indices:
+            *results, beyond = results
+            refuse_beyond(beyond, self._indices)
+        return tuple(results)
 
     def _in_place(self, request: _Request) -> tuple[torch.Tensor, ...]:
         """Results are written where they stay."""

@@ -59,7 +59,14 @@ def load(artifact: Artifact, device: Device) -> Executable:
             f"OpenVINO cannot open the artifact on {name}", cause=in_words(error), remedy=_AGAIN
         ) from error
     found = facts(compiled, str(known.get("precision")))
-    return OpenVinoExecutable(compiled, {**found, **started}, holds=held)
+    return OpenVinoExecutable(compiled, {**found, **started}, _names(known), held)
+
+
+def _names(known: Mapping[str, object]) -> list[str]:
+    names = known.get("indices")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise artifact_error("the artifact does not name its indices", remedy=_AGAIN)
+    return names
 
 
 def _check_device(made_for: str, name: str) -> None:

@@ -15,7 +15,9 @@ from torch.export.decomp_utils import CustomDecompTable
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, GraphModule, Node
 
+from hardpoint_openvino.indices import check_indices
 from hardpoint_openvino.origin import compile_error
+from hardpoint_openvino.ranges import Ranges
 from hardpoint_openvino.recurrent import WHOLE, Cut, cut_out
 
 # Proven by the exporter, or checked by the runtime before a call.
@@ -37,7 +39,8 @@ class Source:
 
     :param weights: attribute ``w<i>`` -> (the program's name for it, the tensor).
     :param ranges: (least, greatest or ``None``) of each dimension of each input.
-    :param outputs: how many results the segment has.
+    :param outputs: how many results the segment has, with that of :attr:`indices`.
+    :param indices: whose indices a result tells of: see :mod:`.indices`.
     :param cuts: recurrent nodes, whose inputs and results follow those of the segment.
     """
 
@@ -45,6 +48,7 @@ class Source:
     weights: dict[str, tuple[str, torch.Tensor]] = field(default_factory=dict)
     ranges: list[list[tuple[int, int | None]]] = field(default_factory=list)
     outputs: int = 0
+    indices: list[str] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
 
     def inputs(self) -> list[Node]:
@@ -131,6 +135,8 @@ def take_apart(program: ExportedProgram) -> Source:
             raise compile_error(f"node {node.name!r} is a {node.op}, which OpenVINO cannot take")
         copies[node] = source.graph.node_copy(node, copies.__getitem__)
         copies[node].meta = copy.copy(node.meta)
+    known = {copy: node for node, copy in copies.items()}
+    source.indices = check_indices(source.graph, known, Ranges(program))
     source.outputs = len(source.graph.output_node().args[0])  # type: ignore[arg-type]
     source.cuts = cut_out(source.graph)
     return source

@@ -86,6 +86,10 @@ class Ranges:
             found = one if found is None else found | one
         return found
 
+    def size(self, node: Node, dim: int) -> Range:
+        """How long ``node`` is along ``dim``."""
+        return _of_size(node.meta["val"].shape[dim], self._program)
+
     def length(self, node: Node, dims: object = None) -> Range | None:
         """How many elements ``node`` has, along ``dims`` where given."""
         shape = node.meta["val"].shape
@@ -191,6 +195,9 @@ def _counted(ranges: Ranges, node: Node) -> Range | None:
     low, high = (Range(0, 0), bounds[0]) if len(bounds) == 1 else bounds
     assert low is not None
     assert high is not None
+    step = node.args[2] if len(node.args) > 2 else 1
+    if step > 0:  # type: ignore[operator]  # an int, as was looked for
+        return Range(low.low, max(low.low, high.high - 1))
     return low | high
 
 
