@@ -128,8 +128,9 @@ def refuse_beyond(told: torch.Tensor, names: Sequence[str]) -> None:
     :param told: what :func:`check_indices` appended. :param names: what it returned.
     :raises InputError: some index was; says of which operators.
     """
-    if told.any():
-        users = [name for name, beyond in zip(names, told.tolist(), strict=True) if beyond]
+    beyond = told.numpy()  # PyTorch's kernels run nothing of a segment
+    if beyond.any():
+        users = [name for name, one in zip(names, beyond, strict=True) if one]
         raise InputError(
             f"an index is out of range in {', '.join(users)}",
             cause="OpenVINO reads another place, or zeros, where PyTorch refuses",
