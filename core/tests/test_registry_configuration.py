@@ -31,11 +31,17 @@ def registry(provider):
     return made
 
 
-def test_planning_compiling_and_opening_use_it(registry, provider):
+def test_planning_compiling_and_loading_use_it(registry, provider, tmp_path):
     registry.configure("backend", "eager", {"fast": True})
     program = hp.capture(torch.nn.Linear(2, 2).eval(), (torch.ones(1, 2),), registry=registry)
-    hp.compile(hp.plan(program, targets=["eager"], registry=registry), registry=registry)
-    assert len(provider.configs) >= 3
+    steps = [0]
+    plan = hp.plan(program, targets=["eager"], registry=registry)
+    steps.append(len(provider.configs))
+    model = hp.compile(plan, registry=registry)
+    steps.append(len(provider.configs))
+    hp.load(model.save(tmp_path / "model.pt2"), registry=registry)
+    steps.append(len(provider.configs))
+    assert all(after > before for before, after in zip(steps, steps[1:], strict=False)), steps
     assert all(config == {"fast": True} for config in provider.configs)
 
 

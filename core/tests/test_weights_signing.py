@@ -97,7 +97,7 @@ def test_a_file_is_signed_beside_itself_and_verifies_under_any_name(file, keys):
 def test_keys_on_three_curves_sign(file, tmp_path, curve):
     private, public = key_pair(tmp_path, curve=curve())
     make(file, Key(key=private))
-    verify(file, PublicKey(key=public))
+    assert verify(file, PublicKey(key=public)).files == (file.name,)
 
 
 def test_an_encrypted_key_signs_with_its_password(file, tmp_path):
@@ -560,7 +560,8 @@ def test_what_is_secret_is_not_shown():
 def test_an_empty_password_is_none(tmp_path, file):
     private, public = key_pair(tmp_path)
     sign(file, signer=Key(key=private, password=""), registry=REGISTRY)
-    verify_signature(file, trust=PublicKey(key=public), registry=REGISTRY)
+    verified = verify_signature(file, trust=PublicKey(key=public), registry=REGISTRY)
+    assert verified.files == (file.name,)
 
 
 @pytest.mark.timeout(20)

@@ -185,10 +185,12 @@ def test_results_stay_valid_after_the_next_call(case, build):
     assert torch.equal(first, kept)
 
 
-def test_an_executable_may_be_closed_twice(case, build):
-    executable = build(case("mlp").program())
+def test_an_executable_may_be_closed_twice_and_others_go_on(case, build):
+    made = case("mlp")
+    executable, other = build(made.program()), build(made.program())
     executable.close()
     executable.close()
+    check(made, other, FP32)
 
 
 def test_tied_weights_are_stored_once(case, compiled):
