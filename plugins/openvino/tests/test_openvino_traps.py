@@ -276,3 +276,21 @@ def test_every_node_is_answered_for(backend, device, export):
     assert not support.supported & set(support.unsupported)
     assert "relu" in support.supported
     assert all(reason.strip() for reason in support.unsupported.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("weighted", [True, False])
+def test_group_norm_is_taken_in_every_dtype_that_is_claimed(
+    export, build, refusals, dtype, weighted
+):
+    torch.manual_seed(0)
+    weight = torch.randn(6, dtype=dtype) if weighted else None
+    x = torch.randn(2, 6, 3, dtype=dtype)
+
+    def function(x):
+        return torch.nn.functional.group_norm(x, 2, weight, weight, eps=0.5)
+
+    assert not refusals(function, x)
+    got = build(export(function, x))(x)[0]
+    assert got.dtype is dtype
+    torch.testing.assert_close(got, function(x))

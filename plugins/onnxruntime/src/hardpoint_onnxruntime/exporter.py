@@ -28,6 +28,8 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
+from hardpoint_onnxruntime.indices import decompose_without_signs, without_signs
+
 # The exporter records what it is at in a module's global.
 _TALKATIVE = ("torch.onnx", "onnx_ir", "onnxscript")
 _ONE_AT_A_TIME = threading.RLock()
@@ -61,11 +63,16 @@ def _table() -> dict[Any, Callable[..., Any]]:
     from torch.onnx._internal.exporter import _decomp
 
     known = set(_decomp.get_onnx_implemented_overloads(_registry()))
-    return _decomp.create_onnx_friendly_decomposition_table(known)
+    table: dict[Any, Callable[..., Any]] = _decomp.create_onnx_friendly_decomposition_table(known)
+    decompose_without_signs(table)
+    return table
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
-    """``program`` in operators that the exporter knows, types promoted; a new program."""
+    """``program`` in operators that the exporter knows, types promoted; a new program.
+
+    Indices have lost their signs where PyTorch takes none: see indices.py.
+    """
     from torch.fx.experimental import _config
     from torch.onnx._internal.exporter import _fx_passes
 
@@ -74,6 +81,7 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
         made: ExportedProgram = program.run_decompositions(_table())
         _fx_passes.insert_type_promotion_nodes(made.graph_module)
         _fx_passes.remove_assertion_nodes(made.graph_module)
+        without_signs(made)
     _name_results(made)
     return made
 

@@ -1,8 +1,9 @@
-"""What ONNX Runtime raises when memory or a device is gone, in hardpoint's words."""
+"""What ONNX Runtime raises when memory, a device or an index's place is gone, in our words."""
 
 from __future__ import annotations
 
-from hardpoint import DeviceLost, HardpointError, OutOfMemory
+from hardpoint import DeviceLost, HardpointError, InputError, OutOfMemory
+from hardpoint_onnxruntime.indices import out_of_range
 from hardpoint_onnxruntime.origin import ORIGIN, PROVIDER, in_words
 
 # It has one class of errors for all, so that the words must tell.
@@ -14,6 +15,13 @@ _LOST = ("device lost", "device removed", "device hung", "cuda failure 4:", "cud
 def fault(error: Exception, device: str) -> HardpointError | None:
     """The fault that ``error`` is, or ``None`` where it is another."""
     words = str(error).lower()
+    index = out_of_range(error)
+    if index:
+        return InputError(
+            "an index is out of range",
+            cause=index,
+            remedy="check the inputs that the index is made of",
+        )
     if isinstance(error, MemoryError) or any(word in words for word in _MEMORY):
         return OutOfMemory(
             f"a call of ONNX Runtime needs more memory than there is on {device}",

@@ -76,7 +76,20 @@ def _table() -> Any:
     table: Any = CustomDecompTable()  # type: ignore[no-untyped-call]
     for operator in (*ops_to_not_decompose(), *WHOLE):
         table.pop(operator, None)
+    table[torch.ops.aten.native_group_norm.default] = _group_norm
     return table
+
+
+def _group_norm(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, *sizes: Any
+) -> Any:
+    """In float32, as PyTorch does inside: OpenVINO's takes no narrower dtype."""
+    if x.dtype not in (torch.bfloat16, torch.float16):
+        return NotImplemented
+    wide = [None if t is None else t.to(torch.float32) for t in (weight, bias)]
+    found = torch.ops.aten.native_group_norm.default(x.to(torch.float32), *wide, *sizes)
+    statistics = x.dtype if weight is None else weight.dtype
+    return found[0].to(x.dtype), found[1].to(statistics), found[2].to(statistics)
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:

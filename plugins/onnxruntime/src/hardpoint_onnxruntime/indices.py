@@ -1,0 +1,131 @@
+"""Negative indices where PyTorch takes none: ONNX Runtime is made to refuse them too.
+
+Its Gather and Scatter refuse an index past the end, and count a negative one from the end. PyTorch
+does that for ``x[i]`` alone, and refuses it in an embedding. Without its sign a negative number of
+64 bits is far past any end: one cheap node, and nothing where the index is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+aten = torch.ops.aten
+_GREATEST = 2**63 - 1
+# Which argument holds places, by the operator's name.
+_PLACES = {
+    "embedding": 1, "embedding_bag": 1, "_embedding_bag": 1, "_embedding_bag_forward_only": 1,
+    "index_select": 2, "gather": 2, "scatter": 2, "scatter_add": 2, "scatter_reduce": 2,
+}  # fmt: skip
+# Of these too, but for the one number that stands for "none": which argument says it.
+_TARGETS = {"nll_loss_forward": 4, "nll_loss2d_forward": 4, "nll_loss": 4, "nll_loss_nd": 4,
+            "nll_loss2d": 4, "cross_entropy_loss": 4}  # fmt: skip
+_NO_TARGET = -100  # their default
+# These become ``x[i] = ...``, which counts back: their decompositions take the sign away first.
+_BECOME_ANOTHER = (aten.index_copy.default, aten.index_add.default)
+# These become index_copy, and do count back.
+_COUNT_BACK = (aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
+_WORDS = ("out of data bounds", "invalid index found", "invalid indice found",
+          "out of range value in index")  # fmt: skip
+
+
+def decompose_without_signs(table: dict[Any, Callable[..., Any]]) -> None:
+    """Change PyTorch's decompositions in ``table`` whose results would count indices back."""
+    for target in _BECOME_ANOTHER:
+        if target in table:
+            table[target] = _signless(table[target])
+    for target in _COUNT_BACK:
+        if target in table:
+            table[target] = _counted(table[target])
+
+
+def _signless(decomposition: Callable[..., Any]) -> Callable[..., Any]:
+    def decomposed(
+        x: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, **others: Any
+    ) -> Any:
+        unsigned = aten.bitwise_and.Scalar(index.to(torch.int64), _GREATEST)
+        return decomposition(x, dim, unsigned, source, **others)
+
+    return decomposed
+
+
+def _counted(decomposition: Callable[..., Any]) -> Callable[..., Any]:
+    def decomposed(x: torch.Tensor, dim: int, index: torch.Tensor, value: Any) -> Any:
+        length = x.shape[dim] if x.dim() else 1
+        return decomposition(x, dim, torch.where(index < 0, index + length, index), value)
+
+    return decomposed
+
+
+def without_signs(program: ExportedProgram) -> None:
+    """Change a decomposed ``program`` in place: see above."""
+    held = _held(program)
+    for node in list(program.graph.nodes):
+        name = getattr(node.target, "_opname", "")
+        at = _PLACES.get(name, 1 if name in _TARGETS else None)
+        if at is None or not isinstance(node.args[at], Node):
+            continue
+        places: Node = node.args[at]
+        if places.meta["val"].dtype not in (torch.int64, torch.int32) or _fits(held.get(places)):
+            continue
+        ignored = None
+        if name in _TARGETS:
+            last = _TARGETS[name]
+            ignored = node.args[last] if len(node.args) > last else _NO_TARGET
+        node.update_arg(at, _unsigned(program, node, places, ignored))
+
+
+def _unsigned(program: ExportedProgram, user: Node, places: Node, ignored: object) -> Node:
+    graph, value = program.graph, places.meta["val"]
+    with graph.inserting_before(user):
+        if value.dtype is not torch.int64:
+            places = graph.call_function(aten._to_copy.default, (places,), {"dtype": torch.int64})
+            value = value.to(torch.int64)
+            places.meta = {"val": value}
+        made = graph.call_function(aten.bitwise_and.Scalar, (places, _GREATEST))
+        made.meta = {"val": value}
+        if ignored is not None:
+            same = graph.call_function(aten.eq.Scalar, (places, ignored))
+            same.meta = {"val": value.to(torch.bool)}
+            made = graph.call_function(aten.where.self, (same, places, made))
+            made.meta = {"val": value}
+    return made
+
+
+def _held(program: ExportedProgram) -> Mapping[Node, torch.Tensor]:
+    """The integers that the program holds and does not change."""
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    changed = set(program.graph_signature.buffers_to_mutate.values())
+    found = {}
+    for node in program.graph.nodes:
+        spec = specs.get(node.name) if node.op == "placeholder" else None
+        if spec is None or spec.kind is InputKind.USER_INPUT or spec.target in changed:
+            continue
+        tensor = program.state_dict.get(str(spec.target), program.constants.get(str(spec.target)))
+        if type(tensor) is torch.Tensor and tensor.device.type == "cpu":
+            found[node] = tensor
+    return found
+
+
+def _fits(held: torch.Tensor | None) -> bool:
+    return held is not None and (not held.numel() or int(held.min()) >= 0)
+
+
+def out_of_range(error: Exception) -> str:
+    """What ``error`` says of an index that is out of range; ``""`` where it speaks of another."""
+    words = str(error)
+    if not any(word in words.lower() for word in _WORDS):
+        return ""
+    node = re.search(r"Name:'([^']+)'", words)
+    index = re.search(r"(?:idx=|index = |indice = |value in index tensor: )\s*(-?\d+)", words)
+    told = ""
+    if index:
+        number = int(index[1])
+        told = f" {number - 2**63 if number >= 2**62 else number}"
+    return f"the index{told}{f' of {node[1]}' if node else ''} has no place in its tensor"
