@@ -88,7 +88,7 @@ def _unsigned(program: ExportedProgram, user: Node, places: Node, ignored: objec
             places = graph.call_function(aten._to_copy.default, (places,), {"dtype": torch.int64})
             value = value.to(torch.int64)
             places.meta = {"val": value}
-        made = graph.call_function(aten.bitwise_and.Scalar, (places, _GREATEST))
+        made: Node = graph.call_function(aten.bitwise_and.Scalar, (places, _GREATEST))
         made.meta = {"val": value}
         if ignored is not None:
             same = graph.call_function(aten.eq.Scalar, (places, ignored))
