@@ -138,10 +138,13 @@ def test_the_fastest_wins_and_the_clearly_slower_one_is_given_up_early(said):
 
 
 def test_every_choice_gives_right_numbers_within_what_was_allowed(said):
-    for name in ("latency", "size", "again", "auto", "damaged"):
+    for name in ("latency", "size", "again", "damaged"):
         assert said[name]["right"] == 0.0, name
     assert said["latency"]["allowed"] == 1e-4
-    assert said["auto"]["allowed"] == 1.0
+    # As large as the model's results, "wrong" may use the least memory, or not.
+    off = 0.5 if states(said["auto"]["choice"])["wrong"] == "winner" else 0.0
+    assert said["auto"]["right"] == pytest.approx(off, abs=1e-6)
+    assert off < said["auto"]["allowed"] == 1.0
 
 
 def test_another_objective_compiles_nothing_again(said):

@@ -22,18 +22,19 @@ from hardpoint.files import write_atomically
 
 HERE = Path(__file__).parent
 FILE = HERE / "killed.json"
-# The kit, and what breaks it.
-CODE = (HERE.parents[1] / "core" / "src" / "hardpoint" / "testing", HERE)
+KIT = HERE.parents[1] / "core" / "src" / "hardpoint" / "testing"
+# The kit, what breaks it, and what runs the one on the other.
+CODE = (KIT, HERE / "mutants", HERE / "harness.py", *sorted(HERE.glob("test_mutants_*.py")))
 SHARE = 6
 
 
-def code_hash(folders: Iterable[Path] = CODE) -> str:
-    """SHA-256 of every Python file's name and content."""
+def code_hash(code: Iterable[Path] = CODE) -> str:
+    """SHA-256 of every file's name and content; of a folder, those of its Python files."""
     sha = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
+    for given in code:
+        for path in [given] if given.is_file() else sorted(given.rglob("*.py")):
             content = path.read_bytes()
-            sha.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode())
+            sha.update(f"{path.relative_to(given.parent).as_posix()} {len(content)}\n".encode())
             sha.update(content)
     return sha.hexdigest()
 

@@ -39,9 +39,10 @@ def test_a_file_that_changes_comes_or_goes_is_another_kit(tmp_path: Path):
     assert killed.code_hash([tmp_path]) in seen
 
 
-def test_the_hash_is_of_the_kit_and_of_the_mutants():
-    names = {path.name for folder in killed.CODE for path in folder.rglob("*.py")}
+def test_the_hash_is_of_the_kit_of_the_mutants_and_of_what_runs_them():
+    names = {p.name for given in killed.CODE for p in (given, *given.rglob("*.py"))}
     assert {"plugin.py", "claims.py", "mutants_every.py", "harness.py"} <= names
+    assert "test_mutants_backend.py" in names
 
 
 def test_what_is_written_is_read_and_holds_for_the_code_as_it_is(tmp_path: Path):

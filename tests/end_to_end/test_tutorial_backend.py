@@ -3,6 +3,9 @@
 In a fresh environment with our wheels and no more: every console line runs, every patch applies, every
 Python block becomes the file that its first line names. A patch marked ``trial`` is taken back after
 the commands that follow it.
+
+It is followed where the page, the templates or the kit have changed since it last was by `make
+conformance`: see tests/conformance/passed.py.
 """
 
 from __future__ import annotations
@@ -18,12 +21,18 @@ from pathlib import Path
 import pytest
 
 from fresh_env import ROOT, Fresh, asked, requirements, wheels
+from harness import whole_kit
+from passed import reason
 
 PAGE = ROOT / "docs" / "tutorials" / "backend-in-thirty-minutes.md"
 BLOCK = re.compile(r"^```(console|diff|diff trial|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXITS = re.compile(r"# exits with (\d+)")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+RESTS = "" if whole_kit() else reason("tutorial")
+
+pytestmark = [
+    pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.skipif(bool(RESTS), reason=RESTS),
+]  # fmt: skip
 
 
 class Vendor:

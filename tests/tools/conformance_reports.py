@@ -17,13 +17,21 @@ from hardpoint.testing.check import LEVELS
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def project_of(dist: str) -> Path:
+    """The folder of one of our distributions.
+
+    :raises LookupError: none here has that name.
+    """
+    for project in sorted(ROOT.glob("*/*/pyproject.toml")):
+        if f'name = "{dist}"' in project.read_text("utf-8"):
+            return project.parent
+    raise LookupError(f"no distribution {dist!r} under {ROOT}")
+
+
 def settings_of(dist: str) -> list[str]:
     """``--settings`` of the distribution's own ``conformance.toml``, where it has one."""
-    for project in sorted(ROOT.glob("*/*/pyproject.toml")):
-        beside = project.with_name("conformance.toml")
-        if beside.is_file() and f'name = "{dist}"' in project.read_text("utf-8"):
-            return ["--settings", str(beside)]
-    return []
+    beside = project_of(dist) / "conformance.toml"
+    return ["--settings", str(beside)] if beside.is_file() else []
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from hardpoint import (
 )
 from hardpoint_cpu import eager, forks, host
 from hardpoint_cpu.formats import AOT, EAGER, INDUCTOR
+from hardpoint_cpu.indices import refuse_negative
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.options import Options, is_count
 from hardpoint_cpu.origin import ORIGIN, PROVIDER, artifact_error
@@ -71,6 +72,7 @@ class CpuBackend(Backend):
             return eager.compile_segment(segment, self._operators)
         from hardpoint_cpu import aot, inductor, shapes  # not above: a second to import
 
+        refuse_negative(segment)
         described, tuning = shapes.describe(program), Tuning.of(wanted, precision)
         if wanted.mode == "inductor":
             return inductor.compile_segment(segment, described, self._operators, tuning)

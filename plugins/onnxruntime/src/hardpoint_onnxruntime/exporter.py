@@ -28,7 +28,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
-from hardpoint_onnxruntime.indices import decompose_without_signs, without_signs
+from hardpoint_onnxruntime.indices import decompose_refusing_negative, refuse_negative
 
 # The exporter records what it is at in a module's global.
 _TALKATIVE = ("torch.onnx", "onnx_ir", "onnxscript")
@@ -64,14 +64,14 @@ def _table() -> dict[Any, Callable[..., Any]]:
 
     known = set(_decomp.get_onnx_implemented_overloads(_registry()))
     table: dict[Any, Callable[..., Any]] = _decomp.create_onnx_friendly_decomposition_table(known)
-    decompose_without_signs(table)
+    decompose_refusing_negative(table)
     return table
 
 
 def decompose(program: ExportedProgram) -> ExportedProgram:
     """``program`` in operators that the exporter knows, types promoted; a new program.
 
-    Indices have lost their signs where PyTorch takes none: see indices.py.
+    Negative indices are replaced where PyTorch takes none: see indices.py.
     """
     from torch.fx.experimental import _config
     from torch.onnx._internal.exporter import _fx_passes
@@ -81,7 +81,7 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
         made: ExportedProgram = program.run_decompositions(_table())
         _fx_passes.insert_type_promotion_nodes(made.graph_module)
         _fx_passes.remove_assertion_nodes(made.graph_module)
-        without_signs(made)
+        refuse_negative(made)
     _name_results(made)
     return made
 

@@ -1,8 +1,8 @@
 """Negative indices where PyTorch takes none: ONNX Runtime is made to refuse them too.
 
 Its Gather and Scatter refuse an index past the end, and count a negative one from the end. PyTorch
-does that for ``x[i]`` alone, and refuses it in an embedding. Without its sign a negative number of
-64 bits is far past any end: one cheap node, and nothing where the index is known.
+does that for ``x[i]`` alone, and refuses it in an embedding. The greatest number takes a negative
+one's place: two cheap nodes, and nothing where the index is known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PLACES = {
 _TARGETS = {"nll_loss_forward": 4, "nll_loss2d_forward": 4, "nll_loss": 4, "nll_loss_nd": 4,
             "nll_loss2d": 4, "cross_entropy_loss": 4}  # fmt: skip
 _NO_TARGET = -100  # their default
-# These become ``x[i] = ...``, which counts back: their decompositions take the sign away first.
+# These become ``x[i] = ...``, which counts back: their decompositions replace negative ones first.
 _BECOME_ANOTHER = (aten.index_copy.default, aten.index_add.default)
 # These become index_copy, and do count back.
 _COUNT_BACK = (aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
@@ -35,22 +35,22 @@ _WORDS = ("out of data bounds", "invalid index found", "invalid indice found",
           "out of range value in index")  # fmt: skip
 
 
-def decompose_without_signs(table: dict[Any, Callable[..., Any]]) -> None:
+def decompose_refusing_negative(table: dict[Any, Callable[..., Any]]) -> None:
     """Change PyTorch's decompositions in ``table`` whose results would count indices back."""
     for target in _BECOME_ANOTHER:
         if target in table:
-            table[target] = _signless(table[target])
+            table[target] = _refusing(table[target])
     for target in _COUNT_BACK:
         if target in table:
             table[target] = _counted(table[target])
 
 
-def _signless(decomposition: Callable[..., Any]) -> Callable[..., Any]:
+def _refusing(decomposition: Callable[..., Any]) -> Callable[..., Any]:
     def decomposed(
         x: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, **others: Any
     ) -> Any:
-        unsigned = aten.bitwise_and.Scalar(index.to(torch.int64), _GREATEST)
-        return decomposition(x, dim, unsigned, source, **others)
+        wide = index.to(torch.int64)
+        return decomposition(x, dim, wide.masked_fill(wide < 0, _GREATEST), source, **others)
 
     return decomposed
 
@@ -63,7 +63,7 @@ def _counted(decomposition: Callable[..., Any]) -> Callable[..., Any]:
     return decomposed
 
 
-def without_signs(program: ExportedProgram) -> None:
+def refuse_negative(program: ExportedProgram) -> None:
     """Change a decomposed ``program`` in place: see above."""
     held = _held(program)
     for node in list(program.graph.nodes):
@@ -78,23 +78,25 @@ def without_signs(program: ExportedProgram) -> None:
         if name in _TARGETS:
             last = _TARGETS[name]
             ignored = node.args[last] if len(node.args) > last else _NO_TARGET
-        node.update_arg(at, _unsigned(program, node, places, ignored))
+        node.update_arg(at, _replaced(program, node, places, ignored))
 
 
-def _unsigned(program: ExportedProgram, user: Node, places: Node, ignored: object) -> Node:
+def _replaced(program: ExportedProgram, user: Node, places: Node, ignored: object) -> Node:
     graph, value = program.graph, places.meta["val"]
     with graph.inserting_before(user):
         if value.dtype is not torch.int64:
             places = graph.call_function(aten._to_copy.default, (places,), {"dtype": torch.int64})
             value = value.to(torch.int64)
             places.meta = {"val": value}
-        made: Node = graph.call_function(aten.bitwise_and.Scalar, (places, _GREATEST))
-        made.meta = {"val": value}
+        negative = graph.call_function(aten.lt.Scalar, (places, 0))
+        negative.meta = {"val": value.to(torch.bool)}
         if ignored is not None:
-            same = graph.call_function(aten.eq.Scalar, (places, ignored))
-            same.meta = {"val": value.to(torch.bool)}
-            made = graph.call_function(aten.where.self, (same, places, made))
-            made.meta = {"val": value}
+            wanted = graph.call_function(aten.ne.Scalar, (places, ignored))
+            wanted.meta = {"val": negative.meta["val"]}
+            negative = graph.call_function(aten.logical_and.default, (negative, wanted))
+            negative.meta = {"val": wanted.meta["val"]}
+        made: Node = graph.call_function(aten.masked_fill.Scalar, (places, negative, _GREATEST))
+        made.meta = {"val": value}
     return made
 
 
@@ -123,9 +125,9 @@ def out_of_range(error: Exception) -> str:
     if not any(word in words.lower() for word in _WORDS):
         return ""
     node = re.search(r"Name:'([^']+)'", words)
-    index = re.search(r"(?:idx=|index = |indice = |value in index tensor: )\s*(-?\d+)", words)
-    told = ""
-    if index:
-        number = int(index[1])
-        told = f" {number - 2**63 if number >= 2**62 else number}"
-    return f"the index{told}{f' of {node[1]}' if node else ''} has no place in its tensor"
+    index = re.search(r"(?:idx=|index = |indice = )(-?\d+)", words)
+    number = int(index[1]) if index else 0
+    told = (
+        "a negative index" if number == _GREATEST else f"the index{f' {number}' if index else ''}"
+    )
+    return f"{told}{f' of {node[1]}' if node else ''} has no place in its tensor"
