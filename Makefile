@@ -57,7 +57,7 @@ conformance: ## Every mutant, the whole kit on every provider of ours; reports g
 	$(call setup,--group test --lone-group model)
 	HARDPOINT_WHOLE_KIT=1 $(RUN) -m pytest -n auto --dist loadfile tests/conformance tests/end_to_end/test_scaffold_fresh.py tests/end_to_end/test_tutorial_backend.py
 	$(RUN) tests/conformance/killed.py
-	PYTHONPATH=tests/tools $(RUN) tests/conformance/passed.py
+	PYTHONPATH=tests/tools:core/tests $(RUN) tests/conformance/passed.py
 	$(RUN) tests/tools/conformance_reports.py docs/conformance $(ARGS)
 
 docs: ## Generate docs/reference/ from the code
