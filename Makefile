@@ -55,9 +55,11 @@ bench: ## Every benchmark; the pages go to docs/benchmarks/
 
 conformance: ## Every mutant, the whole kit on every provider of ours; reports go to docs/conformance/
 	$(call setup,--group test --lone-group model)
+	mkdir -p build
+	$(RUN) tests/conformance/killed.py build/killed.json
+	PYTHONPATH=tests/tools:core/tests $(RUN) tests/conformance/passed.py build/passed.json
 	HARDPOINT_WHOLE_KIT=1 $(RUN) -m pytest -n auto --dist loadfile tests/conformance tests/end_to_end/test_scaffold_fresh.py tests/end_to_end/test_tutorial_backend.py
-	$(RUN) tests/conformance/killed.py
-	PYTHONPATH=tests/tools:core/tests $(RUN) tests/conformance/passed.py
+	mv build/killed.json build/passed.json tests/conformance/
 	$(RUN) tests/tools/conformance_reports.py docs/conformance $(ARGS)
 
 docs: ## Generate docs/reference/ from the code

@@ -4,8 +4,8 @@ Whether a check fails a broken provider depends on the kit and on the provider. 
 changed since all were killed, a commit runs one mutant in :data:`SHARE`; once anything has, the
 first of each check.
 
-``python tests/conformance/killed.py`` writes the file. Run it after all were killed, as `make
-conformance` does, and at no other time.
+`make conformance` notes the code before it runs, and keeps the note after all were killed; let
+nothing else do so.
 """
 
 from __future__ import annotations
@@ -54,12 +54,11 @@ def reason(name: str, said: Mapping[str, str], code: str) -> str:
     return f"killed on {said['date']} by this very kit (`make conformance` runs all)"
 
 
-def write(file: Path = FILE) -> None:
-    """All are killed by the code as it is now: note it."""
+def write(file: Path) -> None:
+    """Note the code as it is now."""
     said = {"code": code_hash(), "date": datetime.now(timezone.utc).date().isoformat()}
     write_atomically(file, json.dumps(said, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    write()
-    print(f"{FILE}: all mutants are killed by this kit", file=sys.stderr)
+    write(Path(sys.argv[1]))

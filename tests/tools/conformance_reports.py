@@ -30,7 +30,10 @@ def project_of(dist: str) -> Path:
 
 def settings_of(dist: str) -> list[str]:
     """``--settings`` of the distribution's own ``conformance.toml``, where it has one."""
-    beside = project_of(dist) / "conformance.toml"
+    try:
+        beside = project_of(dist) / "conformance.toml"
+    except LookupError:  # a plugin of `hardpoint new`, installed from elsewhere
+        return []
     return ["--settings", str(beside)] if beside.is_file() else []
 
 

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from hardpoint_cpu.indices import refuse_negative
+from hardpoint_cpu.segment import from_program
+
 TABLE = torch.arange(20.0).reshape(5, 4)
 ROWS = torch.ones(2, 4)
 
-# Name -> function of two indices, and how many places there are.
+# Name -> function of two indices, each below five.
 FUNCTIONS = {
     "index_select": lambda i: TABLE.index_select(0, i) * 1.0,
     "index_copy": lambda i: TABLE.index_copy(0, i, ROWS) * 1.0,
@@ -48,14 +51,48 @@ def test_what_pytorch_refuses_is_refused_and_all_else_is_the_same(build, mode):
     assert torch.equal(made(*good)[0], several(*good)[0])
 
 
-def test_int32_indices_and_those_that_the_model_holds(build):
-    held = torch.tensor([3, 0])
+@pytest.mark.parametrize("mode", ["inductor", "aot"])
+def test_within_control_flow_too_and_the_program_is_left_as_it_was(build, mode):
+    def chosen(x, i):
+        return torch.cond(
+            x.sum() > 0, lambda x, i: x.index_select(0, i) * 1.0,
+            lambda x, i: x.index_select(0, i) * 2.0, (x, i),
+        )  # fmt: skip
 
-    def both(i):
-        return TABLE.index_select(0, i), TABLE.index_select(0, held)
+    program = exported(chosen, TABLE, torch.tensor([0, 1]))
+    before = str(program.graph_module.code), [str(m.graph) for m in graphs(program)]
+    made = build(program, mode=mode)
+    assert before == (str(program.graph_module.code), [str(m.graph) for m in graphs(program)])
+    for x in (TABLE, -TABLE):
+        good = torch.tensor([4, 0])
+        assert torch.equal(made(x, good)[0], chosen(x, good))
+        with pytest.raises((IndexError, RuntimeError)):
+            made(x, torch.tensor([-1, 0]))
 
-    made = build(exported(both, torch.tensor([0, 1], dtype=torch.int32)), mode="inductor")
+
+def graphs(program):
+    found = [m for m in program.graph_module.modules() if isinstance(m, torch.fx.GraphModule)]
+    assert len(found) == 3
+    return found
+
+
+def test_what_the_model_holds_costs_nothing_where_none_is_negative():
+    x = torch.ones(5, 4)
+    for held, more in (([3, 0], 0), ([], 0), ([3, -1], 2)):
+        places = torch.tensor(held, dtype=torch.int64)
+        segment = from_program(exported(lambda x, p=places: x.index_select(0, p), x))
+        before = len(segment.graph.nodes)
+        refuse_negative(segment)
+        assert len(segment.graph.nodes) == before + more
+
+
+def test_int32_indices(build):
+    def pick(i):
+        return TABLE.index_select(0, i) * 1.0
+
+    made = build(exported(pick, torch.tensor([0, 1], dtype=torch.int32)), mode="inductor")
     good = torch.tensor([4, 0], dtype=torch.int32)
-    assert all(map(torch.equal, made(good), both(good)))
-    with pytest.raises((IndexError, RuntimeError)):
-        made(torch.tensor([0, -1], dtype=torch.int32))
+    assert torch.equal(made(good)[0], pick(good))
+    for bad in (-1, 5, -(2**31)):
+        with pytest.raises((IndexError, RuntimeError)):
+            made(torch.tensor([0, bad], dtype=torch.int32))

@@ -95,6 +95,38 @@ def test_an_index_that_the_model_holds_costs_nothing():
     assert "aten.masked_fill.Scalar" not in [str(n.target) for n in program.graph.nodes]
 
 
+def test_an_index_that_the_model_writes_to_is_not_held():
+    class Written(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("places", torch.tensor([3, 0]))
+
+        def forward(self, x):
+            self.places.sub_(1)
+            return x.index_select(0, self.places)
+
+    targets = [
+        str(n.target) for n in exporter.decompose(shared.exported(Written(), TABLE)).graph.nodes
+    ]
+    assert targets.count("aten.masked_fill.Scalar") == 1
+
+
+def test_what_does_not_look_at_its_indices_is_not_claimed(reasons):
+    def unpool(x, i):
+        return F.max_unpool2d(x, i, 2)
+
+    x, i = F.max_pool2d(torch.randn(1, 2, 4, 4), 2, return_indices=True)
+    assert reasons(shared.exported(unpool, x, i)) == {
+        "aten.max_unpool2d.default": "aten.max_unpool2d.default: with an index out of range ONNX "
+        "Runtime writes another place, in silence"
+    }
+    target = torch.tensor([[2, 0, -1, 1]])
+    found = reasons(shared.exported(F.multilabel_margin_loss, torch.randn(1, 4), target))
+    assert [reason.partition(": ")[2] for reason in found.values()] == [
+        "its targets end at a -1, which ONNX Runtime takes for a class"
+    ]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_a_model_refuses_too_whole_and_from_its_package(tmp_path, precision):
     class Net(torch.nn.Module):

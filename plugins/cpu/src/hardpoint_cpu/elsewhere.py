@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from hardpoint import Artifact, Executable
 from hardpoint_cpu import aot, eager, inductor, wire
+from hardpoint_cpu.indices import refuse_negative
 from hardpoint_cpu.operators import Operators
 from hardpoint_cpu.recipe import CPU
 from hardpoint_cpu.segment import Segment
@@ -68,9 +69,10 @@ def compile_segment(
     :param mode: ``eager``, ``inductor`` or ``aot``. :param kind: the artifact's format.
     :raises CompileError: with the reason in words.
     """
-    home = on(segment, CPU)
     if mode == "eager":
-        return eager.compile_segment(home, operators, kind)
+        return eager.compile_segment(on(segment, CPU), operators, kind)
+    refuse_negative(segment)
+    home = on(segment, CPU)
     there, tuning = on(segment, device), Tuning(freezing)
     if mode == "inductor":
         data = wire.encode(home, operators)

@@ -103,6 +103,7 @@ class OrtExecutable(Executable):
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run on the inputs' own memory; they are contiguous.
 
+        :raises InputError: an index is out of range.
         :raises RuntimeError: the executable was closed, or is a forked child's.
         :raises OutOfMemory: the call needs more memory than there is.
         :raises DeviceLost: no call on this device will work any more.

@@ -1,8 +1,9 @@
 """Negative indices where PyTorch takes none: ONNX Runtime is made to refuse them too.
 
 Its Gather and Scatter refuse an index past the end, and count a negative one from the end. PyTorch
-does that for ``x[i]`` alone, and refuses it in an embedding. The greatest number takes a negative
-one's place: two cheap nodes, and nothing where the index is known.
+does so for ``x[i]``, ``take`` and ``index_fill``, and refuses it in an embedding, for one. There a
+number past any end takes a negative one's place: two cheap nodes, and none for a tensor that the
+model holds.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 aten = torch.ops.aten
-_GREATEST = 2**63 - 1
+# Past the end also for a provider that looks at the lower 32 bits alone.
+_BEYOND = 2**62 + 2**31 - 1
 # Which argument holds places, by the operator's name.
 _PLACES = {
     "embedding": 1, "embedding_bag": 1, "_embedding_bag": 1, "_embedding_bag_forward_only": 1,
     "index_select": 2, "gather": 2, "scatter": 2, "scatter_add": 2, "scatter_reduce": 2,
 }  # fmt: skip
 # Of these too, but for the one number that stands for "none": which argument says it.
-_TARGETS = {"nll_loss_forward": 4, "nll_loss2d_forward": 4, "nll_loss": 4, "nll_loss_nd": 4,
-            "nll_loss2d": 4, "cross_entropy_loss": 4}  # fmt: skip
+_TARGETS = {"nll_loss_forward": 4, "nll_loss": 4, "cross_entropy_loss": 4}
 _NO_TARGET = -100  # their default
 # These become ``x[i] = ...``, which counts back: their decompositions replace negative ones first.
 _BECOME_ANOTHER = (aten.index_copy.default, aten.index_add.default)
@@ -50,7 +51,7 @@ def _refusing(decomposition: Callable[..., Any]) -> Callable[..., Any]:
         x: torch.Tensor, dim: int, index: torch.Tensor, source: torch.Tensor, **others: Any
     ) -> Any:
         wide = index.to(torch.int64)
-        return decomposition(x, dim, wide.masked_fill(wide < 0, _GREATEST), source, **others)
+        return decomposition(x, dim, wide.masked_fill(wide < 0, _BEYOND), source, **others)
 
     return decomposed
 
@@ -95,7 +96,7 @@ def _replaced(program: ExportedProgram, user: Node, places: Node, ignored: objec
             wanted.meta = {"val": negative.meta["val"]}
             negative = graph.call_function(aten.logical_and.default, (negative, wanted))
             negative.meta = {"val": wanted.meta["val"]}
-        made: Node = graph.call_function(aten.masked_fill.Scalar, (places, negative, _GREATEST))
+        made: Node = graph.call_function(aten.masked_fill.Scalar, (places, negative, _BEYOND))
         made.meta = {"val": value}
     return made
 
@@ -127,7 +128,5 @@ def out_of_range(error: Exception) -> str:
     node = re.search(r"Name:'([^']+)'", words)
     index = re.search(r"(?:idx=|index = |indice = )(-?\d+)", words)
     number = int(index[1]) if index else 0
-    told = (
-        "a negative index" if number == _GREATEST else f"the index{f' {number}' if index else ''}"
-    )
+    told = "a negative index" if number == _BEYOND else f"the index{f' {number}' if index else ''}"
     return f"{told}{f' of {node[1]}' if node else ''} has no place in its tensor"

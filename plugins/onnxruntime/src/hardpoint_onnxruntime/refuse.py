@@ -29,6 +29,13 @@ _NEVER: Mapping[Any, str] = {
         (_aten.set_, _aten.resize, _aten.as_strided, _aten.as_strided_copy),
         "it looks at memory by strides, which ONNX tensors do not have",
     ),
+    **dict.fromkeys(
+        (_aten.max_unpool2d, _aten.max_unpool3d),
+        "with an index out of range ONNX Runtime writes another place, in silence",
+    ),
+    _aten.multilabel_margin_loss: "its targets end at a -1, which ONNX Runtime takes for a class",
+    _aten.multilabel_margin_loss_forward: "its targets end at a -1, which ONNX Runtime takes for a "
+    "class",
 }  # fmt: skip
 
 
