@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from hardpoint.files import write_atomically
 
@@ -39,12 +40,17 @@ def code_hash(code: Iterable[Path] = CODE) -> str:
     return sha.hexdigest()
 
 
-def read(file: Path = FILE) -> Mapping[str, str]:
+def read(file: Path = FILE) -> Mapping[str, Any]:
     """What the file says; empty where there is none."""
     if not file.exists():
         return {}
-    found: Mapping[str, str] = json.loads(file.read_text("utf-8"))
+    found: Mapping[str, Any] = json.loads(file.read_text("utf-8"))
     return found
+
+
+def note(code: str) -> dict[str, str]:
+    """``code``, and when."""
+    return {"code": code, "date": datetime.now(timezone.utc).date().isoformat()}
 
 
 def reason(name: str, said: Mapping[str, str], code: str) -> str:
@@ -56,8 +62,7 @@ def reason(name: str, said: Mapping[str, str], code: str) -> str:
 
 def write(file: Path) -> None:
     """Note the code as it is now."""
-    said = {"code": code_hash(), "date": datetime.now(timezone.utc).date().isoformat()}
-    write_atomically(file, json.dumps(said, indent=1) + "\n")
+    write_atomically(file, json.dumps(note(code_hash()), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,16 +13,15 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+import killed
 from conformance_reports import ROOT, project_of
 from hardpoint.files import write_atomically
 from hardpoint.registry.registry import Registry
-from killed import KIT, code_hash
 
 FILE = Path(__file__).with_name("passed.json")
 SHARE = 4
@@ -52,7 +51,7 @@ def code_of(name: str) -> str:
     versions of all else that it asks for and that is installed.
     """
     if name in NEW_PLUGINS:
-        return code_hash((KIT, *NEW_PLUGINS[name]))
+        return killed.code_hash((killed.KIT, *NEW_PLUGINS[name]))
     ours, versions = [], set()
     for dist in sorted(set(_needed(Registry().record(*name.split(":")).dist))):
         if not dist.startswith("hardpoint-"):
@@ -60,7 +59,7 @@ def code_of(name: str) -> str:
         else:
             project = project_of(dist)
             ours += [project / "src", *sorted(project.glob("*.toml"))]
-    held = code_hash((KIT, *ours)) + "".join(sorted(versions))
+    held = killed.code_hash((killed.KIT, *ours)) + "".join(sorted(versions))
     return hashlib.sha256(held.encode()).hexdigest()
 
 
@@ -78,17 +77,9 @@ def _needed(dist: str) -> Iterator[str]:
                 yield from _needed(other)
 
 
-def read(file: Path = FILE) -> Mapping[str, Mapping[str, str]]:
-    """Of each name: the code that passed, and when; empty where there is no file."""
-    if not file.exists():
-        return {}
-    found: Mapping[str, Mapping[str, str]] = json.loads(file.read_text("utf-8"))
-    return found
-
-
 def reason(name: str, file: Path = FILE) -> str:
     """Why ``name`` need not run the whole kit now, or ``""``."""
-    said = read(file).get(name, {})
+    said = killed.read(file).get(name, {})
     if said.get("code") != code_of(name):
         return ""
     return f"passed on {said['date']} as it is, this very kit (`make conformance` runs all)"
@@ -103,8 +94,7 @@ def due(name: str, checks: Sequence[str], file: Path = FILE) -> list[str]:
 
 def write(names: Iterable[str], file: Path) -> None:
     """Note the code of ``names`` as it is now."""
-    date = datetime.now(timezone.utc).date().isoformat()
-    said = {name: {"code": code_of(name), "date": date} for name in sorted(names)}
+    said = {name: killed.note(code_of(name)) for name in sorted(names)}
     write_atomically(file, json.dumps(said, indent=1) + "\n")
 
 

@@ -67,7 +67,7 @@ def test_what_rests_says_since_when(file):
 def test_each_is_other_code(tmp_path):
     names = [*FIRST_PARTY, *passed.NEW_PLUGINS]
     passed.write(names, tmp_path / "passed.json")
-    said = passed.read(tmp_path / "passed.json")
+    said = killed.read(tmp_path / "passed.json")
     assert list(said) == sorted(names)
     assert len({each["code"] for each in said.values()}) == len(names)
     assert [path.name for path in tmp_path.iterdir()] == ["passed.json"]
@@ -75,7 +75,7 @@ def test_each_is_other_code(tmp_path):
 
 def test_the_code_that_a_provider_is_made_of_is_that_of_others_of_ours_too(monkeypatch):
     hashed = []
-    monkeypatch.setattr(passed, "code_hash", lambda code: hashed.append(list(code)) or "0")
+    monkeypatch.setattr(killed, "code_hash", lambda code: hashed.append(list(code)) or "0")
     passed.code_of("backend:rocm")
     assert {"cpu", "cuda", "rocm"} == {p.parent.name for p in hashed[0] if p.name == "src"}
 
@@ -93,7 +93,7 @@ def test_make_notes_what_this_machine_can_show(tmp_path):
     for script in ("passed", "killed"):
         command = [sys.executable, str(here / f"{script}.py"), str(tmp_path / script)]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": paths})
-    assert set(passed.read(tmp_path / "passed")) == set(passed.shown_here())
+    assert set(killed.read(tmp_path / "passed")) == set(passed.shown_here())
     assert "backend:metal" not in passed.shown_here() or sys.platform == "darwin"
     assert json.loads((tmp_path / "killed").read_text())["code"] == killed.code_hash()
 

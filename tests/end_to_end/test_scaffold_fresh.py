@@ -6,8 +6,8 @@ tests. Two run at a time. The modules of the plugin of all four are those of the
 so), and the kit has judged them there: here it asks of each kind what plugin and entry points can
 get wrong, and something of every level. The backend is brought to its highest level by
 test_tutorial_backend.py, whose plugin is the same one with one operator more; here, in minutes more,
-by `make conformance`. While templates and kit are those that reached it, no kind does so again: see
-tests/conformance/passed.py.
+by `make conformance`. While core, templates and kit are those that reached it, no kind does so again:
+see tests/conformance/passed.py.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ In a fresh environment with our wheels and no more: every console line runs, eve
 Python block becomes the file that its first line names. A patch marked ``trial`` is taken back after
 the commands that follow it.
 
-It is followed where the page, the templates or the kit have changed since it last was by `make
-conformance`: see tests/conformance/passed.py.
+It is followed where the page, the core, the templates or the kit have changed since it last was by
+`make conformance`: see tests/conformance/passed.py.
 """
 
 from __future__ import annotations

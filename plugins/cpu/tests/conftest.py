@@ -238,6 +238,12 @@ def case() -> Callable[..., Case]:
 
 
 @pytest.fixture
+def export() -> Callable[..., ExportedProgram]:
+    """A function and its example inputs as a program."""
+    return lambda function, *inputs: Case(Fn(function), inputs).program()
+
+
+@pytest.fixture
 def backend():
     return plugin.hardpoint_backend_open({})
 

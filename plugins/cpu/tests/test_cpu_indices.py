@@ -18,26 +18,13 @@ FUNCTIONS = {
 }
 
 
-class Calls(torch.nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs):
-        return self.function(*inputs)
-
-
-def exported(function, *inputs):
-    return torch.export.export(Calls(function), inputs, strict=False).run_decompositions({})
-
-
 @pytest.mark.parametrize("mode", ["eager", "inductor", "aot"])
-def test_what_pytorch_refuses_is_refused_and_all_else_is_the_same(build, mode):
+def test_what_pytorch_refuses_is_refused_and_all_else_is_the_same(export, build, mode):
     def several(*indices):
         return tuple(f(i) for f, i in zip(FUNCTIONS.values(), indices, strict=True))
 
     good = [torch.tensor([0, 4]) for _ in FUNCTIONS]
-    made = build(exported(several, *good), mode=mode)
+    made = build(export(several, *good), mode=mode)
     for got, right in zip(made(*good), several(*good), strict=True):
         assert torch.equal(got, right)
     for at, (name, function) in enumerate(FUNCTIONS.items()):
@@ -52,14 +39,14 @@ def test_what_pytorch_refuses_is_refused_and_all_else_is_the_same(build, mode):
 
 
 @pytest.mark.parametrize("mode", ["inductor", "aot"])
-def test_within_control_flow_too_and_the_program_is_left_as_it_was(build, mode):
+def test_within_control_flow_too_and_the_program_is_left_as_it_was(export, build, mode):
     def chosen(x, i):
         return torch.cond(
             x.sum() > 0, lambda x, i: x.index_select(0, i) * 1.0,
             lambda x, i: x.index_select(0, i) * 2.0, (x, i),
         )  # fmt: skip
 
-    program = exported(chosen, TABLE, torch.tensor([0, 1]))
+    program = export(chosen, TABLE, torch.tensor([0, 1]))
     before = str(program.graph_module.code), [str(m.graph) for m in graphs(program)]
     made = build(program, mode=mode)
     assert before == (str(program.graph_module.code), [str(m.graph) for m in graphs(program)])
@@ -76,21 +63,21 @@ def graphs(program):
     return found
 
 
-def test_what_the_model_holds_costs_nothing_where_none_is_negative():
+def test_what_the_model_holds_costs_nothing_where_none_is_negative(export):
     x = torch.ones(5, 4)
     for held, more in (([3, 0], 0), ([], 0), ([3, -1], 2)):
         places = torch.tensor(held, dtype=torch.int64)
-        segment = from_program(exported(lambda x, p=places: x.index_select(0, p), x))
+        segment = from_program(export(lambda x, p=places: x.index_select(0, p), x))
         before = len(segment.graph.nodes)
         refuse_negative(segment)
         assert len(segment.graph.nodes) == before + more
 
 
-def test_int32_indices(build):
+def test_int32_indices(export, build):
     def pick(i):
         return TABLE.index_select(0, i) * 1.0
 
-    made = build(exported(pick, torch.tensor([0, 1], dtype=torch.int32)), mode="inductor")
+    made = build(export(pick, torch.tensor([0, 1], dtype=torch.int32)), mode="inductor")
     good = torch.tensor([4, 0], dtype=torch.int32)
     assert torch.equal(made(good)[0], pick(good))
     for bad in (-1, 5, -(2**31)):

@@ -180,14 +180,6 @@ def test_every_compute_node_of_a_model_is_answered_once_and_supported(name, case
     assert answer.unsupported == {}
 
 
-def exported(function, *inputs):
-    class Model(torch.nn.Module):
-        def forward(self, *inputs):
-            return function(*inputs)
-
-    return torch.export.export(Model(), inputs, strict=False).run_decompositions({})
-
-
 @pytest.fixture
 def doubling():
     """A custom operator, as a vendor's library would register it."""
@@ -198,9 +190,11 @@ def doubling():
         yield torch.ops.hardpoint_cpu_test.double.default
 
 
-def test_a_custom_operator_is_not_supported_unless_its_namespace_is_allowed(doubling, backend):
+def test_a_custom_operator_is_not_supported_unless_its_namespace_is_allowed(
+    doubling, backend, export
+):
     x = torch.ones(2)
-    program = exported(lambda x: (doubling(x + 1),), x)
+    program = export(lambda x: (doubling(x + 1),), x)
     answer = backend.support(program, backend.devices()[0])
     assert answer.supported == {"add"}
     assert answer.unsupported == {
@@ -220,13 +214,13 @@ def test_a_custom_operator_is_not_supported_unless_its_namespace_is_allowed(doub
         backend.load(artifact, device)
 
 
-def test_unusual_tensors_are_unsupported_with_a_reason(backend):
+def test_unusual_tensors_are_unsupported_with_a_reason(backend, export):
     cases = {
         "a tensor of it lives on meta": (lambda x: (x.to("meta"),), torch.ones(2)),
         "has the layout torch.sparse_coo": (lambda x: (x.to_sparse(),), torch.ones(2)),
     }
     for reason, (function, x) in cases.items():
-        answer = backend.support(exported(function, x), backend.devices()[0])
+        answer = backend.support(export(function, x), backend.devices()[0])
         assert any(reason in found for found in answer.unsupported.values()), reason
 
 
@@ -242,11 +236,11 @@ def test_a_node_that_writes_in_place_is_unsupported(backend):
     assert "writes into its arguments" in answer.unsupported["add_"]
 
 
-def test_what_a_branch_holds_counts(doubling, backend):
+def test_what_a_branch_holds_counts(doubling, backend, export):
     def choose(x):
         return (torch.cond(x.sum() > 0, lambda y: doubling(y), lambda y: y + 1, (x,)),)
 
-    answer = backend.support(exported(choose, torch.ones(2)), backend.devices()[0])
+    answer = backend.support(export(choose, torch.ones(2)), backend.devices()[0])
     [reason] = answer.unsupported.values()
     assert reason.startswith("in its branch or body, double: hardpoint_cpu_test.double.default")
 
@@ -272,8 +266,8 @@ def test_the_instruction_sets_are_named_as_aotinductor_names_them():
     assert host.isa() <= host._ISA_FLAGS.keys()
 
 
-def test_an_operator_without_a_cpu_kernel_is_unsupported(backend):
-    program = exported(lambda x: (x + 1,), torch.ones(2))
+def test_an_operator_without_a_cpu_kernel_is_unsupported(backend, export):
+    program = export(lambda x: (x + 1,), torch.ones(2))
     node = next(n for n in program.graph.nodes if n.name == "add")
     node.target = torch.ops.aten.cudnn_convolution.default
     answer = backend.support(program, backend.devices()[0])
@@ -289,7 +283,7 @@ def test_what_another_device_s_backend_asks_of_these_modules_is_said_in_its_name
     assert "provider: backend:npu (from acme 2.0)" in str(caught.value)
 
 
-def test_a_device_without_a_kernel_or_a_dtype_gets_that_as_the_reason():
+def test_a_device_without_a_kernel_or_a_dtype_gets_that_as_the_reason(export):
     from hardpoint_cpu.operators import Operators
     from hardpoint_cpu.place import Place
     from hardpoint_cpu.support import support
@@ -297,17 +291,17 @@ def test_a_device_without_a_kernel_or_a_dtype_gets_that_as_the_reason():
     fallback = Place(
         torch.device("mps"), "GPU", "MPS", falls_back=True, lacks={torch.float64: "no float64"}
     )
-    program = exported(lambda x: (x.double(), torch.tanh(x)), torch.ones(2))
+    program = export(lambda x: (x.double(), torch.tanh(x)), torch.ones(2))
     answer = support(program, Operators(), fallback)
     assert sorted(answer.unsupported.values())[-1] == "no float64"
 
 
-def test_what_a_graph_makes_it_makes_where_it_is_read_for():
+def test_what_a_graph_makes_it_makes_where_it_is_read_for(export):
     from hardpoint_cpu import emit, wire, wire_read
     from hardpoint_cpu.operators import Operators
     from hardpoint_cpu.segment import from_program
 
-    program = exported(lambda x: (x + torch.arange(3),), torch.ones(3))
+    program = export(lambda x: (x + torch.arange(3),), torch.ones(3))
     data = wire.encode(from_program(program), Operators())
     recipe = wire_read.decode(data, Operators(), torch.device("meta"))
     [found] = emit.function(recipe, {})(torch.ones(3, device="meta"))

@@ -9,15 +9,17 @@ model holds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
+from hardpoint_onnxruntime.weights import held_weights
+
 aten = torch.ops.aten
+_INTEGERS = (torch.int64, torch.int32)
 # Past the end also for a provider that looks at the lower 32 bits alone.
 _BEYOND = 2**62 + 2**31 - 1
 # Which argument holds places, by the operator's name.
@@ -66,14 +68,16 @@ def _counted(decomposition: Callable[..., Any]) -> Callable[..., Any]:
 
 def refuse_negative(program: ExportedProgram) -> None:
     """Change a decomposed ``program`` in place: see above."""
-    held = _held(program)
+    held, changed = held_weights(program), program.graph_signature.buffers_to_mutate.values()
+    specs = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    known = {n for n, t in held.items() if specs[n.name] not in changed and _fits(t)}
     for node in list(program.graph.nodes):
         name = getattr(node.target, "_opname", "")
         at = _PLACES.get(name, 1 if name in _TARGETS else None)
         if at is None or not isinstance(node.args[at], Node):
             continue
         places: Node = node.args[at]
-        if places.meta["val"].dtype not in (torch.int64, torch.int32) or _fits(held.get(places)):
+        if places.meta["val"].dtype not in _INTEGERS or places in known:
             continue
         ignored = None
         if name in _TARGETS:
@@ -101,23 +105,8 @@ def _replaced(program: ExportedProgram, user: Node, places: Node, ignored: objec
     return made
 
 
-def _held(program: ExportedProgram) -> Mapping[Node, torch.Tensor]:
-    """The integers that the program holds and does not change."""
-    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    changed = set(program.graph_signature.buffers_to_mutate.values())
-    found = {}
-    for node in program.graph.nodes:
-        spec = specs.get(node.name) if node.op == "placeholder" else None
-        if spec is None or spec.kind is InputKind.USER_INPUT or spec.target in changed:
-            continue
-        tensor = program.state_dict.get(str(spec.target), program.constants.get(str(spec.target)))
-        if type(tensor) is torch.Tensor and tensor.device.type == "cpu":
-            found[node] = tensor
-    return found
-
-
-def _fits(held: torch.Tensor | None) -> bool:
-    return held is not None and (not held.numel() or int(held.min()) >= 0)
+def _fits(held: torch.Tensor) -> bool:
+    return held.dtype in _INTEGERS and (not held.numel() or int(held.min()) >= 0)
 
 
 def out_of_range(error: Exception) -> str:

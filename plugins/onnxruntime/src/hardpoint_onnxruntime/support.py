@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
@@ -19,6 +18,7 @@ from hardpoint.planning import compute_nodes
 from hardpoint_onnxruntime.measure import Open, verdict
 from hardpoint_onnxruntime.refuse import refusal
 from hardpoint_onnxruntime.trial import Piece, cut, decomposed
+from hardpoint_onnxruntime.weights import held_weights
 
 REMEMBERED = 4096
 
@@ -143,18 +143,3 @@ def _described(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_described, value))}]"
     return str(value)
-
-
-def held_weights(program: ExportedProgram) -> dict[Node, torch.Tensor]:
-    """The tensors that the program holds, by placeholder; none where they are not real."""
-    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    found = {}
-    for node in program.graph.nodes:
-        if node.op != "placeholder" or specs[node.name].kind is InputKind.USER_INPUT:
-            continue
-        name = str(specs[node.name].target)
-        tensor = program.state_dict.get(name, program.constants.get(name))
-        real = type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        if isinstance(tensor, torch.Tensor) and real and tensor.device.type == "cpu":
-            found[node] = tensor.detach()
-    return found
