@@ -1,5 +1,7 @@
 """The documentation is tested: every example runs, generated pages are up to date, links lead somewhere."""
 
+import functools
+import json
 import os
 import re
 import shlex
@@ -9,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from forked import run_program
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -32,8 +36,8 @@ WITH_EXAMPLES = [p for p in PAGES if BLOCK.search(p.read_text()) and p not in TE
 
 
 def script(page: Path) -> str:
-    """All examples of a page as one program; commands run where they stand."""
-    parts = ["import subprocess, sys"]
+    """All examples of a page as one program; commands run where they stand, by ``_hardpoint``."""
+    parts = []
     for language, body in BLOCK.findall(page.read_text()):
         if language == "python":
             parts.append(body)
@@ -41,8 +45,16 @@ def script(page: Path) -> str:
         for line in body.splitlines():
             if line.startswith("$ hardpoint "):
                 words = shlex.split(line.removeprefix("$ hardpoint "), comments=True)
-                parts.append(f"subprocess.run([sys.executable, '-m', 'hardpoint.cli', *{words!r}], check=True)")  # fmt: skip
+                parts.append(f"_hardpoint(*{words!r})")
     return "\n".join(parts)
+
+
+@functools.cache
+def usual_path() -> list[str]:
+    """Where a program finds modules: pytest's own process has folders of the tests beside."""
+    code = "import json, sys; print(json.dumps(sys.path[1:]))"
+    told: list[str] = json.loads(subprocess.check_output([sys.executable, "-c", code], text=True))
+    return told
 
 
 def alone() -> dict[str, str]:
@@ -57,9 +69,10 @@ def alone() -> dict[str, str]:
 def test_every_example_runs(page, tmp_path):
     program = tmp_path / "examples.py"
     program.write_text(script(page))
-    done = subprocess.run(
-        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=500,
-        env={**os.environ, "NO_COLOR": "1", **alone()}, check=False,
+    environment = {**os.environ, "NO_COLOR": "1", **alone()}
+    done = run_program(
+        program, cwd=tmp_path, path=usual_path(), env=environment, timeout=500,
+        fresh="sys.modules" in program.read_text(),  # what it says of imports is tested, too
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 

@@ -176,7 +176,9 @@ class ArtifactError(HardpointError):
 
 
 class InputError(HardpointError):
-    """A call's arguments do not match the program's signature."""
+    """A call's arguments do not match the program's signature, or hold what a backend refuses: an
+    index out of range.
+    """
 
 
 class PackageError(HardpointError):

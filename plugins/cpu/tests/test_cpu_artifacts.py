@@ -25,11 +25,13 @@ from hardpoint_cpu import plugin
 
 folder = Path(sys.argv[1])
 facts = json.loads((folder / "artifact.json").read_text())
-with (folder / "model").open("rb") as file:
-    held = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+files = {}
+for name in facts["files"]:
+    with (folder / name).open("rb") as file:
+        files[name] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 artifact = Artifact(
     format=facts["format"],
-    files={facts["file"]: held},
+    files=files,
     weights=torch.load(folder / "weights", mmap=True, weights_only=True),
     metadata=facts["metadata"],
 )
@@ -43,9 +45,10 @@ print("inductor" if "torch._inductor.compile_fx" in sys.modules else "no inducto
 
 
 def in_a_new_process(folder: Path, artifact: Artifact, examples: object, **environment: str) -> str:
-    [(name, data)] = artifact.files.items()
-    (folder / "model").write_bytes(data)
-    facts = {"format": artifact.format, "file": name, "metadata": dict(artifact.metadata)}
+    for name, data in artifact.files.items():
+        (folder / name).write_bytes(data)
+    names = list(artifact.files)
+    facts = {"format": artifact.format, "files": names, "metadata": dict(artifact.metadata)}
     (folder / "artifact.json").write_text(json.dumps(facts))
     torch.save(dict(artifact.weights), folder / "weights")
     torch.save(examples, folder / "examples")
@@ -117,7 +120,8 @@ def refused(backend, artifact: Artifact) -> str:
         ({"isa": None}, ["another processor"]),
         ({"constants": {}}, ["the library and its list of weights do not belong together"]),
         ({"constants": None}, ["the artifact does not name its constants"]),
-        ({"sha256": "0"}, ["model.pt2 is damaged", "its SHA-256 is not the one"]),
+        ({"sha256": {}}, ["model.so is damaged"]),
+        ({"sha256": {"model.so": "0"}}, ["model.so is damaged", "its SHA-256 is not the one"]),
     ],
 )
 def test_a_library_for_something_else_is_refused_before_it_is_loaded(
@@ -130,15 +134,15 @@ def test_a_library_for_something_else_is_refused_before_it_is_loaded(
 
 @pytest.mark.slow
 def test_a_damaged_library_is_refused(backend, library):
-    data = bytearray(library.files["model.pt2"])
+    data = bytearray(library.files["model.so"])
     data[len(data) // 2] ^= 1
-    text = refused(backend, dataclasses.replace(library, files={"model.pt2": bytes(data)}))
+    text = refused(backend, dataclasses.replace(library, files={"model.so": bytes(data)}))
     assert "copy the package again, or compile the segment again" in text
 
 
 @pytest.mark.slow
 def test_a_library_without_its_file_or_weights_is_refused(backend, library):
-    assert "the artifact has no file 'model.pt2'" in refused(
+    assert "the artifact has no file 'model.so'" in refused(
         backend, dataclasses.replace(library, files={})
     )
     assert "the artifact lacks the weight" in refused(
@@ -151,9 +155,60 @@ def test_a_file_that_is_no_library_is_refused_with_the_loaders_words(backend, li
     import hashlib
 
     data = b"not a library"
-    facts = {**library.metadata, "sha256": hashlib.sha256(data).hexdigest()}
-    changed = dataclasses.replace(library, files={"model.pt2": data}, metadata=facts)
+    facts = {**library.metadata, "sha256": {"model.so": hashlib.sha256(data).hexdigest()}}
+    changed = dataclasses.replace(library, files={"model.so": data}, metadata=facts)
     assert "the library cannot be loaded" in refused(backend, changed)
+
+
+class Singular(torch.nn.Module):
+    """Its operator has no function in C: the library asks PyTorch for it by name."""
+
+    def forward(self, x):
+        return torch.linalg.svd(x)[1] * 2
+
+
+@pytest.mark.slow
+def test_a_library_that_asks_pytorch_for_an_operator_finds_it_in_a_new_process(
+    backend, compiled, tmp_path
+):
+    x = torch.randn(3, 4)
+    program = torch.export.export(Singular(), (x,), strict=False).run_decompositions({})
+    artifact = compiled(program, mode="aot")
+    assert set(artifact.files) == {"model.so", "model.json"}
+    said = in_a_new_process(tmp_path, artifact, [((x,), (Singular()(x),))], PATH="", CXX="")
+    assert said == "no inductor"
+    alone = {"model.so": artifact.files["model.so"]}
+    assert "the artifact has no file 'model.json'" in refused(
+        backend, dataclasses.replace(artifact, files=alone)
+    )
+    changed = {**artifact.files, "model.json": b"{}"}
+    assert "model.json is damaged" in refused(backend, dataclasses.replace(artifact, files=changed))
+
+
+KILLED = """
+import os, sys, torch
+from hardpoint import CompileOptions
+from hardpoint_cpu import plugin
+
+backend = plugin.hardpoint_backend_open({})
+program = torch.export.export(torch.nn.Linear(8, 16), (torch.ones(2, 8),), strict=False)
+options = CompileOptions(backend={"mode": "aot", "freezing": True})
+artifact = backend.compile(program.run_decompositions({}), backend.devices()[0], options)
+executable = backend.load(artifact, backend.devices()[0])
+executable(torch.ones(2, 8))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.slow
+def test_an_open_library_leaves_no_file_behind_even_when_the_process_is_killed(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "TMPDIR": str(tmp_path)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == -9, done.stderr
+    left = [path.name for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")]
+    assert left == []
 
 
 @pytest.mark.slow

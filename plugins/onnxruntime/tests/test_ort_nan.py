@@ -116,3 +116,28 @@ def test_attention_keeps_a_nan_and_gives_zero_for_rows_that_are_masked_whole(ope
     q[0, 0, 0, 0] = NAN
     lost = torch.isnan(attend(q, mask)) & ~torch.isnan(run(q, mask)[0])
     assert not lost.any()
+
+
+# From a hundred tokens on the exporter does not compute the mask itself, the graph does.
+@pytest.mark.parametrize("tokens", [16, 130])
+@pytest.mark.parametrize("way", ["causal", "a mask of the program"])
+def test_attention_to_what_came_before_is_right_at_every_length(tokens, way, opened, reasons):
+    class Attend(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.ones(tokens, tokens, dtype=torch.bool).tril())
+
+        def forward(self, q):
+            if way == "causal":
+                return F.scaled_dot_product_attention(q, q, q, is_causal=True)
+            return F.scaled_dot_product_attention(q, q, q, attn_mask=self.mask)
+
+    q, attend = torch.randn(1, 2, tokens, 8), Attend()
+    program = shared.exported(attend, q)
+    assert not reasons(program)
+    run = opened(program)
+    torch.testing.assert_close(run(q)[0], attend(q))
+    q[0, 0, tokens // 2, 0] = NAN
+    got, want = run(q)[0], attend(q)
+    assert torch.isnan(want[0, 0, tokens // 2]).all()
+    assert not (torch.isnan(want) & ~torch.isnan(got)).any()

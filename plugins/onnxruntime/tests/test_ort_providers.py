@@ -11,7 +11,7 @@ import torch
 
 import hardpoint as hp
 from hardpoint import ArtifactError, CompileOptions, ConfigError, Device, ProbeRequest
-from hardpoint_onnxruntime import placement, plugin, providers, session
+from hardpoint_onnxruntime import placement, plugin, plugins, providers, session
 from hardpoint_onnxruntime.options import HELP, VARIANTS, Options
 
 CUDA = Device("CUDA.0", "a GPU", properties={"provider": "CUDAExecutionProvider", "index": 0})
@@ -72,6 +72,23 @@ def test_a_provider_without_its_hardware_gives_no_device_and_a_note(monkeypatch)
     assert (
         "CUDAExecutionProvider is in the wheel, and no device of it is to be seen"
         in providers.notes(have)
+    )
+
+
+def test_a_plugin_provider_is_found_by_its_distribution_and_a_broken_one_is_a_reason(
+    tmp_path, monkeypatch
+):
+    for name in ("onnxruntime_ep_acme", "OnnxRuntime_EP_Zenith", "onnxruntime_epsilon"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+    (tmp_path / "onnxruntime_ep_folder").mkdir()
+    (tmp_path / "onnxruntime_ep_acme.py").write_text("def get_library_path(): return '/no/such.so'")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "not_there"), *sys.path])
+    acme, zenith = plugins.register.__wrapped__()
+    assert acme.startswith("the plugin onnxruntime_ep_acme was not taken: ")
+    assert "/no/such.so" in acme
+    assert zenith == (
+        "the plugin onnxruntime_ep_zenith was not taken: "
+        "ModuleNotFoundError: No module named 'onnxruntime_ep_zenith'"
     )
 
 

@@ -108,7 +108,7 @@ class CompiledModel:
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call with the model's own arguments; gives the model's own structure of results.
 
-        :raises InputError: arguments that do not fit the signature; nothing has run then.
+        :raises InputError: unfit arguments, or a value that a backend refuses; nothing is written.
         :raises ProviderFailed: an executable raised; says which segment and backend.
         :raises RuntimeFault: so it did because memory ran out, or its device was lost.
         """

@@ -1,17 +1,15 @@
 """Mode ``aot``: compiled once by AOTInductor into a shared library; loading needs no compiler.
 
 The library goes into the artifact without the weights: they are handed to it where they lie, by
-reference. With ``freezing`` they are folded into the library instead.
+reference. With ``freezing`` they are folded into the library instead: most of them then have a
+layout of oneDNN's own, which is no plain memory that one could hand over.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
@@ -19,12 +17,12 @@ import torch
 from hardpoint import Artifact, ArtifactError, Executable
 from hardpoint_cpu import eager, executed, forks, host
 from hardpoint_cpu.formats import AOT
+from hardpoint_cpu.library import CALLS, LIBRARY, PACKAGE, Library, files
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
 from hardpoint_cpu.recipe import CPU
 from hardpoint_cpu.segment import Segment
 from hardpoint_cpu.tuning import Tuning
 
-FILE = "model.pt2"
 # What Inductor turns into code of its own.
 _NAMESPACES = ("aten", "prims", "quantized_decomposed")
 _AGAIN = "compile the segment again on a machine like this one, or use mode 'eager'"
@@ -45,21 +43,20 @@ def compile_segment(
     for attribute, (name, tensor) in segment.weights.items():
         # The library is compiled for the layout that it sees: let it be the one that is certain.
         segment.weights[attribute] = (name, tensor.contiguous())
-    package, made = _compile(segment, described, tuning, device)
-    loader = _open(package, device)
-    needed = {} if tuning.freezing else _constants(loader, segment, made)
-    facts = loader.get_metadata()
+    contents, facts, made = _compile(segment, described, tuning, device)
+    library = Library(contents, device)
+    needed = {} if tuning.freezing else _constants(library, segment, made)
     tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
     return Artifact(
         format=kind,
-        files={FILE: package},
+        files=contents,
         weights=tensors,
         metadata={
             "torch": torch.__version__,
             "platform": facts["AOTI_PLATFORM"],
             "machine": facts["AOTI_MACHINE"],
             "isa": facts["AOTI_CPU_ISA"].split(),
-            "sha256": hashlib.sha256(package).hexdigest(),
+            "sha256": {name: _sha256(data) for name, data in contents.items()},
             "constants": needed,
             "freezing": tuning.freezing,
             executed.KEY: segment.executed.to_json(),
@@ -81,10 +78,11 @@ def _refuse_custom(segment: Segment) -> None:
 
 def _compile(
     segment: Segment, described: Mapping[str, Any], tuning: Tuning, device: torch.device
-) -> tuple[bytes, Mapping[str, torch.Tensor]]:
-    """The package, and the constants that it leaves to be given: those of Inductor's own, too."""
+) -> tuple[dict[str, bytes], Mapping[str, str], Mapping[str, torch.Tensor]]:
+    """See :func:`hardpoint_cpu.library.files`; and the constants that are left to be given, those
+    of Inductor's own, too.
+    """
     from torch._inductor.compile_fx import compile_fx_aot
-    from torch._inductor.package.package import package_aoti
 
     patches: dict[str, Any] = {
         "aot_inductor.package": True,
@@ -92,7 +90,6 @@ def _compile(
     }
     if not tuning.freezing:  # the only setting that gives them back; nothing is pickled here
         patches["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
-    target = io.BytesIO()
     from hardpoint_cpu.inductor import compiling, observed  # loading needs no compiler
 
     with (
@@ -100,19 +97,20 @@ def _compile(
         observed(tuning, segment.executed),
     ):
         made = compile_fx_aot(segment.module(), inputs, config_patches=patches)
-        parts = [made] if isinstance(made, str) else list(cast("list[Any]", made))
-        held = {name: t for p in parts if isinstance(p, dict) for name, (t, _) in p.items()}
-        package_aoti(target, [part for part in parts if not isinstance(part, dict)])
-    return target.getvalue(), held
+    parts = [made] if isinstance(made, str) else list(cast("list[Any]", made))
+    held = {name: t for p in parts if isinstance(p, dict) for name, (t, _) in p.items()}
+    return *files([part for part in parts if isinstance(part, str)], device), held
 
 
-def _constants(loader: Any, segment: Segment, made: Mapping[str, torch.Tensor]) -> dict[str, str]:
+def _constants(
+    library: Library, segment: Segment, made: Mapping[str, torch.Tensor]
+) -> dict[str, str]:
     """The library's name of each constant -> the artifact's name of the weight.
 
     :param made: constants that Inductor gave back; those that are new become weights.
     """
     needed = {}
-    for constant in loader.get_constant_fqns():
+    for constant in library.constants:
         if constant not in segment.weights:
             if constant not in made:
                 raise compile_error(
@@ -120,9 +118,9 @@ def _constants(loader: Any, segment: Segment, made: Mapping[str, torch.Tensor]) 
                     cause=f"the library asks for {constant!r}, which is no weight of the segment",
                     remedy="use the option freezing, which keeps constants in the library",
                 )
-            tensor = made[constant].detach().contiguous()
+            tensor = made[constant].detach().cpu().contiguous()
             # Named by what it is: artifacts of one package share weights by their names.
-            content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+            content = _sha256(tensor.reshape(-1).view(torch.uint8).numpy().data)
             segment.weights[constant] = (f"@constant-{content[:16]}", tensor)
         needed[constant] = segment.weights[constant][0]
     return needed
@@ -133,16 +131,10 @@ def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
 
     :raises ArtifactError: damaged, for another torch, platform or processor, or without weights.
     """
-    package = eager.file(artifact, FILE)
+    contents = _contents(artifact, device)
     facts = artifact.metadata
     _check_host(facts)
     told = executed.read(facts)
-    if not artifact.intact and hashlib.sha256(package).hexdigest() != facts.get("sha256"):
-        raise artifact_error(
-            f"{FILE} is damaged",
-            cause="its SHA-256 is not the one that was recorded when it was compiled",
-            remedy="copy the package again, or compile the segment again",
-        )
     constants = facts.get("constants")
     if not isinstance(constants, Mapping):
         raise artifact_error("the artifact does not name its constants", remedy=_AGAIN)
@@ -150,22 +142,45 @@ def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
     found = eager.weights(artifact, tuple(names.values()), device)
     tensors = {constant: found[name].contiguous() for constant, name in names.items()}
     try:
-        loader = _open(package, device)
-        # A library without its constants crashes the process when it is called.
-        wanted = set() if facts.get("freezing") else set(loader.get_constant_fqns())
+        library = Library(contents, device)
+        # One without its constants crashes the process when it is called.
+        wanted = set() if facts.get("freezing") else library.constants
         if wanted != set(tensors):
             raise artifact_error(
                 "the library and its list of weights do not belong together", remedy=_AGAIN
             )
         if tensors:
-            loader.load_constants(tensors, False, True, True)
+            library.give(tensors)
     except ArtifactError:
         raise
     except Exception as error:
         raise artifact_error(
             "the library cannot be loaded", cause=in_words(error), remedy=_AGAIN
         ) from error
-    return AotExecutable(loader, tensors, told)
+    return AotExecutable(library, tensors, told)
+
+
+def _contents(artifact: Artifact, device: torch.device) -> dict[str, bytes | memoryview]:
+    """The library's files.
+
+    :raises ArtifactError: one is missing, or not what was compiled.
+    """
+    recorded = artifact.metadata.get("sha256")
+    hashes = recorded if isinstance(recorded, Mapping) else {}
+    main = LIBRARY if device.type == "cpu" else PACKAGE
+    found = {name: eager.file(artifact, name) for name in (main, *({CALLS} & hashes.keys()))}
+    for name, data in found.items():
+        if not (artifact.intact and name in hashes) and _sha256(data) != hashes.get(name):
+            raise artifact_error(
+                f"{name} is damaged",
+                cause="its SHA-256 is not the one that was recorded when it was compiled",
+                remedy="copy the package again, or compile the segment again",
+            )
+    return found
+
+
+def _sha256(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _check_host(facts: Mapping[str, object]) -> None:
@@ -198,15 +213,6 @@ def _check_host(facts: Mapping[str, object]) -> None:
         )
 
 
-def _open(package: bytes | memoryview, device: torch.device) -> Any:
-    """The loader reads a file only; it unpacks what it needs at once, so the file may go."""
-    with tempfile.TemporaryDirectory(prefix="hardpoint-aot-") as folder:  # mode 0700
-        path = Path(folder) / FILE
-        path.write_bytes(package)
-        index = -1 if device.index is None else device.index
-        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
-
-
 def _empty(tensors: Sequence[torch.Tensor]) -> None:
     """Let go of their memory. The library, once it is gone, still holds on to the tensors."""
     with torch.inference_mode():
@@ -225,12 +231,12 @@ class AotExecutable(Executable):
     """
 
     def __init__(
-        self, loader: Any, weights: Mapping[str, torch.Tensor], told: Mapping[str, object]
+        self, library: Library, weights: Mapping[str, torch.Tensor], told: Mapping[str, object]
     ) -> None:
         self._told = told
-        self._run: Callable[[list[torch.Tensor]], Any] = loader.boxed_run
+        self._run: Callable[[list[torch.Tensor]], Any] = library.run
         # After the last call that runs: the library has nothing but pointers into their memory.
-        weakref.finalize(loader, _empty, list(weights.values())).atexit = False
+        weakref.finalize(library.owner, _empty, list(weights.values())).atexit = False
 
     def facts(self) -> Mapping[str, object]:
         """What the library was compiled to, and what this process runs it with."""

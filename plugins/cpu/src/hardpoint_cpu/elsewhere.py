@@ -80,7 +80,8 @@ def compile_segment(
         metadata = inductor.metadata(home, described, tuning)
         return Artifact(kind, {wire.FILE: data}, home.named_weights(), metadata)
     made = aot.compile_segment(there, described, tuning, device, kind)
-    weights = {name: t for name, t in home.named_weights().items() if name in made.weights}
+    known = home.named_weights()
+    weights = {name: known.get(name, tensor.cpu()) for name, tensor in made.weights.items()}
     return dataclasses.replace(made, weights=weights)
 
 

@@ -203,7 +203,8 @@ def _attention(graph: Any, node: Any, opset: int) -> None:
     The exporter masks by the least float32, so that such a row becomes a mean, and then gives 0
     wherever it finds a NaN.
     """
-    target = getattr(getattr(node.meta.get("node"), "target", None), "overloadpacket", None)
+    asked = node.meta.get("node")
+    target = getattr(getattr(asked, "target", None), "overloadpacket", None)
     added = node.inputs[0].producer()
     if target is not torch.ops.aten.scaled_dot_product_attention or added is None:
         return
@@ -219,9 +220,14 @@ def _attention(graph: Any, node: Any, opset: int) -> None:
     made_of = bias.producer()
     if made_of is not None and made_of.op_type == "Where":
         graph.insert_before(made_of, write.made)
-        made_of.replace_input_with(2, least)
+        # A mask keeps by its condition, a causal one hides by it.
+        for place in (1, 2):
+            if _is_least(made_of.inputs[place], write.numbers):
+                made_of.replace_input_with(place, least)
         write.made = []
         write.stem += "_rows"
+    if asked.kwargs.get("attn_mask", (*asked.args, None, None)[3]) is None:
+        return  # causal alone: every row sees the first column
     last = write.constant(np.array([-1]))
     none = write.op("Equal", write.op("ReduceMax", bias, last, keepdims=1), least)
     total = write.op("ReduceSum", node.inputs[0], last, keepdims=1)
@@ -232,6 +238,12 @@ def _attention(graph: Any, node: Any, opset: int) -> None:
     new = write.op("Where", dead, write.number(0.0), softmax, like=softmax)
     graph.insert_after(node, write.made)
     _replace(graph, softmax, new, uses)
+
+
+def _is_least(value: Any, numbers: Any) -> bool:
+    """Whether it is known to be the least finite number."""
+    known = ir.convenience.get_const_tensor(value)
+    return known is not None and known.size == 1 and float(known.numpy()) == np.finfo(numbers).min
 
 
 _REPAIRS: Mapping[str, Callable[[Any, Any, int], None]] = {

@@ -1,0 +1,86 @@
+"""The shared libraries that AOTInductor makes: as files of an artifact, and open.
+
+On the CPU an artifact holds the library itself. PyTorch's usual package would be written out as a
+file and unpacked into another, weights and all, before any of it runs; and a process that is killed
+leaves that behind. Libraries for other devices come with kernels in files of their own: they stay
+packages, which PyTorch knows how to unpack.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGE = "model.pt2"
+LIBRARY = "model.so"
+# Operators that the library asks PyTorch for by name; the runner looks for it beside the library.
+CALLS = "model.json"
+_FACTS = "_metadata.json"
+
+
+def files(made: Sequence[str], device: torch.device) -> tuple[dict[str, bytes], Mapping[str, str]]:
+    """What an artifact keeps of the files that AOTInductor made, and what these say of themselves.
+
+    :param made: their paths. :returns: contents by name; ``AOTI_PLATFORM`` and the like.
+    """
+    facts = json.loads(_one(made, f".wrapper{_FACTS}").read_text())
+    if device.type != "cpu":
+        from torch._inductor.package.package import package_aoti
+
+        target = io.BytesIO()
+        package_aoti(target, list(made))
+        return {PACKAGE: target.getvalue()}, facts
+    kept = {LIBRARY: _one(made, ".so").read_bytes()}
+    if any(path.endswith(".wrapper.json") for path in made):
+        kept[CALLS] = _one(made, ".wrapper.json").read_bytes()
+    return kept, facts
+
+
+def _one(made: Sequence[str], suffix: str) -> Path:
+    [path] = [path for path in made if path.endswith(suffix)]
+    return Path(path)
+
+
+class Library:
+    """An open one. Its file is gone from the disk already.
+
+    :param run: tensors in, tensors out; releases the GIL.
+    :param owner: the object of PyTorch's that is the library: with it, it goes.
+    """
+
+    def __init__(self, contents: Mapping[str, bytes | memoryview], device: torch.device) -> None:
+        """Both of PyTorch's loaders read files only, and all that they need at once."""
+        with tempfile.TemporaryDirectory(prefix="hardpoint-aot-") as folder:  # mode 0700
+            for name, data in contents.items():
+                (Path(folder) / name).write_bytes(data)
+            self.owner: Any
+            self.run: Callable[[list[torch.Tensor]], Any]
+            if device.type == "cpu":
+                self.owner = torch._C._aoti.AOTIModelContainerRunnerCpu(f"{folder}/{LIBRARY}", 1)
+                names = self.owner.get_constant_names_to_original_fqns()
+                self._names = {original: name for name, original in names.items()}
+                self.run = self.owner.run
+                return
+            index = -1 if device.index is None else device.index
+            self.owner = torch._C._aoti.AOTIModelPackageLoader(
+                f"{folder}/{PACKAGE}", "model", False, 1, index
+            )
+            self._names = {original: original for original in self.owner.get_constant_fqns()}
+            self.run = self.owner.boxed_run
+
+    @property
+    def constants(self) -> set[str]:
+        """Names of the weights that it must be given, as the program has them."""
+        return set(self._names)
+
+    def give(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Use these as :attr:`constants`, where they lie, not copied."""
+        given = {self._names[constant]: tensor for constant, tensor in tensors.items()}
+        load = getattr(self.owner, "load_constants", None) or self.owner.update_constant_buffer
+        load(given, False, True, True)
