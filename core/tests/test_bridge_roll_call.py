@@ -121,6 +121,7 @@ def test_a_store_on_a_stopped_host_is_given_up(
     signed.answer()
     late = RollCall(dist.TCPStore("127.0.0.1", port), 1, 2, timedelta(seconds=0.5))
     os.kill(process.pid, signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)  # the thread that answers may go on for a while
     with pytest.raises(TransportError) as caught:
         late.answer()
     assert str(caught.value) == (
