@@ -25,7 +25,9 @@ demo: ## A real model through all four kinds of provider
 	$(call setup,--group demo --lone-group model)
 	$(RUN) docs/tutorials/demo.py $(ARGS)
 
-# Two workers more than there are cores: many tests wait for processes that time out.
+# Two workers more than there are cores: many tests wait for processes that time out. Their threads
+# sleep while they wait for each other, where they would take cores from the other workers.
+test: export OMP_WAIT_POLICY ?= passive
 test: ## Every test (ARGS="-k name" for some)
 	$(call setup,--group test --lone-group model)
 	$(RUN) -m pytest -n $$($(RUN) -c "import os; print((os.cpu_count() or 1) + 2)") --dist loadfile --no-loadscope-reorder $(ARGS)
