@@ -13,8 +13,9 @@ from eager_backend import Provider
 from hardpoint import Executable
 from hardpoint.collection import young_only
 from hardpoint.package.archive import Archive
-from hardpoint.package.integrity import THREADS, read_manifest
+from hardpoint.package.integrity import THREADS, read_manifest, references
 from hardpoint.package.refusal import AGAIN
+from hardpoint.package.verification import verify_package
 from package_forge import remake
 
 # More bytes than are hashed at once: threads hash this one.
@@ -38,7 +39,7 @@ class Watched(Executable):
 class Opening:
     """A package of one segment, and what its backend was given to open."""
 
-    def __init__(self, folder, width):
+    def __init__(self, folder, width, *, uses_weights=True):
         self.opened, self.artifacts, self.raises = [], [], None
         self.watch = lambda: None
         self.provider = Provider(spoil=self._watched)
@@ -47,7 +48,13 @@ class Opening:
         backend = self.provider.backend
         load, make = backend.load, backend.compile
         backend.load = lambda artifact, device: self._load(load, artifact, device)
-        backend.compile = lambda *given: replace(make(*given), files={"code": CODE})
+
+        def compile_segment(program, *given):
+            weights = {name: tensor.detach() for name, tensor in program.state_dict.items()}
+            made = make(program, *given)
+            return replace(made, files={"code": CODE}, weights=weights if uses_weights else {})
+
+        backend.compile = compile_segment
         self.module = torch.nn.Linear(width, width, bias=False).eval()
         compiled = hp.compile(
             hp.plan(
@@ -106,6 +113,25 @@ def test_changed_weights_are_refused_and_what_was_opened_meanwhile_is_closed(tmp
     with pytest.raises(hp.PackageError, match=r"the content of 'data/.*' was changed or damaged"):
         opening.load()
     assert [executable.closed for executable in opening.opened] == [1]
+
+
+def test_weights_that_only_the_program_uses_are_checked_when_it_is_read(tmp_path):
+    opening = Opening(tmp_path, WIDE, uses_weights=False)
+    opening.damage(opening.weight)
+    model = opening.load()
+    given = torch.rand(model.signature.inputs[0].shape)
+    assert torch.equal(model(given), opening.module(given))
+    with pytest.raises(hp.PackageError, match=r"the content of 'data/.*' was changed or damaged"):
+        model.save(tmp_path / "copy.pt2")
+    assert not (tmp_path / "copy.pt2").exists()
+    assert verify_package(opening.path)[2].outcome == "failed"
+
+
+@pytest.mark.parametrize("names", [["weight"], ["entry", "dtype", "shape", "strides", "offset"]])
+def test_every_reference_of_a_manifest_is_found_whatever_its_tensors_are_called(names):
+    reference = {"entry": "e", "dtype": "float32", "shape": [1], "strides": [1], "offset": 0}
+    manifest = {"artifacts": [{"weights": dict.fromkeys(names, reference)}], "entries": {}}
+    assert list(references(manifest)) == [reference] * len(names)
 
 
 def test_the_quick_check_takes_changed_weights_on_trust(opening):

@@ -224,7 +224,8 @@ def load(
     :param fallback: targets to recompile the program for where a target of the package is missing
         here; without it that is an error. Taking it gives a warning and an event. In later calls
         it is what it is in :func:`compile`.
-    :param verify: check every hash (``"full"``), or all but the weights' (``"quick"``).
+    :param verify: check every hash (``"full"``), or all but the weights' (``"quick"``). Weights
+        that no artifact uses are checked when the program is read, which running it does not.
     :raises PackageError: damaged or hostile file.
     :raises ArtifactError: an artifact was made for another machine or version.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Literal
@@ -27,6 +27,9 @@ DIGEST = "extra/hardpoint/manifest.sha256"
 MAX_MANIFEST = 256 << 20
 # Not under extra/: PyTorch reads every entry there as UTF-8 text, and fails on binary ones.
 ARTIFACTS = "data/hardpoint/artifacts"
+
+# The parts of a tensor's reference.
+_REFERENCE = {"entry", "dtype", "shape", "strides", "offset"}
 
 Level = Literal["full", "quick"]
 _WORTH_THREADS = 4 << 20
@@ -101,9 +104,11 @@ class Checking:
     :ivar manifest: compared with its digest and with the list of entries.
     """
 
-    def __init__(self, archive: Archive, level: Level = "full") -> None:
+    def __init__(self, archive: Archive, level: Level = "full", *, program: bool = True) -> None:
         """As :func:`check_manifest`.
 
+        :param program: check the tensors, too, that only the program uses: what runs needs none of
+            them, and beside an artifact of four bits they are nearly all of the bytes.
         :raises PackageError: the manifest is damaged, or an entry too many or too few.
         """
         self.manifest = read_manifest(archive)
@@ -112,6 +117,9 @@ class Checking:
         # The largest first, so that no thread is left alone with it at the end.
         names = sorted(self.manifest["entries"], key=lambda name: -entries[name].size)
         tensors = [name for name in names if name.startswith(_TENSORS)] if level == "full" else []
+        if not program:
+            used = {str(reference["entry"]) for reference in references(self.manifest)}
+            tensors = [name for name in tensors if name in used or entries[name].size < _SMALL]
         # Sizes and indices, which steer native code, are small tensors.
         small = [name for name in tensors if entries[name].size < _SMALL]
         self._first = [name for name in names if not name.startswith(_TENSORS)] + small
@@ -171,6 +179,20 @@ class Checking:
         # hashlib lets go of the GIL, so that threads hash at the speed of all cores.
         actual = hashlib.sha256(self._archive.view(name)).hexdigest()
         return bool(actual != self.manifest["entries"][name]["sha256"])
+
+
+def references(value: object) -> Iterator[dict[str, Any]]:
+    """Every tensor's reference in a manifest, or in a part of one, wherever it stands."""
+    if isinstance(value, dict):
+        # Tensors that are called like the parts of a reference are none.
+        if value.keys() == _REFERENCE and not isinstance(value["entry"], dict):
+            yield value
+        else:
+            for item in value.values():
+                yield from references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from references(item)
 
 
 def _check_list(archive: Archive, listed: Mapping[str, Any]) -> None:

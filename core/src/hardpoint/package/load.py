@@ -7,12 +7,12 @@ sympy take a second to import, and a package that merely runs needs neither.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from hardpoint.collection import young_only
 from hardpoint.package.archive import Archive
 from hardpoint.package.contents import Contents, read_contents
-from hardpoint.package.integrity import Checking
+from hardpoint.package.integrity import Checking, Level, check_manifest
 from hardpoint.planning.devices import find_device
 from hardpoint.runtime.model import CompiledModel, ModelFacts
 from hardpoint.runtime.opening import open_artifact
@@ -27,11 +27,12 @@ def load_package(
     path: Path,
     *,
     registry: Registry,
-    verify: Literal["full", "quick"] = "full",
+    verify: Level = "full",
 ) -> CompiledModel:
     """Open a package on the targets that it was compiled for.
 
-    :param verify: check every hash, or all but the weights'.
+    :param verify: check every hash, or all but the weights'. Weights that only the program uses are
+        checked when it is read.
     :raises PackageError: damaged, hostile, or no hardpoint package.
     :raises ProviderError: a backend that it needs is missing, denied, broken or unavailable here.
     :raises ArtifactError: an artifact was made for another machine or version.
@@ -39,7 +40,7 @@ def load_package(
     archive = Archive.open(path)
     opened: list[OpenedSegment] = []
     try:
-        with young_only(), Checking(archive, verify) as checking:
+        with young_only(), Checking(archive, verify, program=False) as checking:
             # While threads hash: what needs the manifest alone, and the imports of the backends.
             contents = read_contents(archive, checking.manifest)
             targets = dict.fromkeys(target for target, _ in contents.artifacts.values())
@@ -50,7 +51,7 @@ def load_package(
             for segment, (target, artifact) in contents.artifacts.items():
                 device, backend = devices[target], backends[target.backend]
                 opened.append(open_artifact(segment, target, device, artifact, backend, registry))
-        return _assemble(archive, contents, tuple(opened), registry)
+        return _assemble(archive, contents, tuple(opened), registry, verify)
     except BaseException:
         for made in opened:
             made.executable.close()
@@ -58,7 +59,11 @@ def load_package(
 
 
 def _assemble(
-    archive: Archive, contents: Contents, opened: tuple[OpenedSegment, ...], registry: Registry
+    archive: Archive,
+    contents: Contents,
+    opened: tuple[OpenedSegment, ...],
+    registry: Registry,
+    verify: Level,
 ) -> CompiledModel:
     return CompiledModel(
         signature=contents.signature,
@@ -70,7 +75,7 @@ def _assemble(
             name=contents.name,
             plan=contents.plan,
             verification=contents.verification,
-            program=lambda: _program(archive, contents),
+            program=lambda: _program(archive, contents, verify),
             examples=contents.examples,
             expected=contents.expected,
         ),
@@ -79,10 +84,11 @@ def _assemble(
     )
 
 
-def _program(archive: Archive, contents: Contents) -> Program:
+def _program(archive: Archive, contents: Contents, verify: Level) -> Program:
     from hardpoint.package.pt2 import read_program
     from hardpoint.program.program import Program
 
+    check_manifest(archive, verify)
     return Program(read_program(archive), contents.signature, contents.examples, contents.name)
 
 

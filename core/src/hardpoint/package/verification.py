@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from hardpoint.errors import PackageError
 from hardpoint.package.archive import Archive
-from hardpoint.package.integrity import check_manifest, read_manifest
+from hardpoint.package.integrity import check_manifest, read_manifest, references
 from hardpoint.package.pickles import programs, refuse_pickles
 
 Outcome = Literal["ok", "failed", "not checked"]
-_REF = {"entry", "dtype", "shape", "strides", "offset"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class _Package:
         from hardpoint.package.tensors import MappedTensors
 
         mapped = MappedTensors(self.archive)
-        refs = list(_refs({k: v for k, v in self.manifest.items() if k != "entries"}))
+        refs = list(references(self.manifest))
         for ref in refs:
             mapped.tensor(ref)
         return f"{len(refs)} references lie within their entries"
@@ -98,16 +97,3 @@ def verify_package(path: str | Path) -> tuple[Check, ...]:
         except PackageError as error:
             checks.append(Check(name, "failed", error.cause, error))
     return tuple(checks)
-
-
-def _refs(value: object) -> Iterator[object]:
-    """Every tensor reference in a manifest, wherever it stands."""
-    if isinstance(value, dict):
-        if value.keys() == _REF:
-            yield value
-        else:
-            for item in value.values():
-                yield from _refs(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _refs(item)
