@@ -185,6 +185,35 @@ def test_a_library_that_asks_pytorch_for_an_operator_finds_it_in_a_new_process(
     assert "model.json is damaged" in refused(backend, dataclasses.replace(artifact, files=changed))
 
 
+def no_memory_files(name, flags=0):
+    raise PermissionError("no files in memory")
+
+
+def files_that_cannot_be_loaded(name, flags=0):
+    return os.open(os.devnull, os.O_RDWR)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memfd", [no_memory_files, files_that_cannot_be_loaded])
+def test_where_no_file_in_memory_can_be_had_the_library_is_opened_from_the_disk(
+    memfd, backend, library, monkeypatch
+):
+    x = torch.ones(2, 8)
+    before = backend.load(library, backend.devices()[0])(x)[0]
+    monkeypatch.setattr(os, "memfd_create", memfd, raising=False)
+    torch.testing.assert_close(backend.load(library, backend.devices()[0])(x)[0], before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="names of descriptors are Linux's")
+def test_opening_and_closing_libraries_leaves_no_descriptor(backend, library):
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    for _ in range(3):
+        backend.load(library, backend.devices()[0]).close()
+    assert len(list(descriptors.iterdir())) == before
+
+
 KILLED = """
 import os, sys, torch
 from hardpoint import CompileOptions

@@ -8,10 +8,13 @@ packages, which PyTorch knows how to unpack.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,9 @@ LIBRARY = "model.so"
 # Operators that the library asks PyTorch for by name; the runner looks for it beside the library.
 CALLS = "model.json"
 _FACTS = "_metadata.json"
+_CHUNK = 16 << 20
+# linux/memfd.h: not to be run as a program, which hardened systems insist on; a library may be.
+_MFD_NOEXEC_SEAL = 0x8
 
 
 def files(made: Sequence[str], device: torch.device) -> tuple[dict[str, bytes], Mapping[str, str]]:
@@ -55,12 +61,23 @@ class Library:
     """
 
     def __init__(self, contents: Mapping[str, bytes | memoryview], device: torch.device) -> None:
-        """Both of PyTorch's loaders read files only, and all that they need at once."""
-        with tempfile.TemporaryDirectory(prefix="hardpoint-aot-") as folder:  # mode 0700
+        """Open it. Both of PyTorch's loaders read files only, and all that they need at once."""
+        self.owner: Any
+        self.run: Callable[[list[torch.Tensor]], Any]
+        self._names: Mapping[str, str]
+        try:
+            self._open(contents, device, _in_memory)
+        except (AttributeError, OSError, RuntimeError):  # not Linux, or forbidden
+            self._open(contents, device, _on_disk)
+
+    def _open(
+        self, contents: Mapping[str, bytes | memoryview], device: torch.device, write: _Write
+    ) -> None:
+        with ExitStack() as opened:
+            # The loader of libraries goes by names: each needs one that no other ever had.
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="hardpoint-aot-"))
             for name, data in contents.items():
-                (Path(folder) / name).write_bytes(data)
-            self.owner: Any
-            self.run: Callable[[list[torch.Tensor]], Any]
+                write(Path(folder) / name, data, opened)
             if device.type == "cpu":
                 self.owner = torch._C._aoti.AOTIModelContainerRunnerCpu(f"{folder}/{LIBRARY}", 1)
                 names = self.owner.get_constant_names_to_original_fqns()
@@ -84,3 +101,29 @@ class Library:
         given = {self._names[constant]: tensor for constant, tensor in tensors.items()}
         load = getattr(self.owner, "load_constants", None) or self.owner.update_constant_buffer
         load(given, False, True, True)
+
+
+_Write = Callable[[Path, "bytes | memoryview", ExitStack], None]
+
+
+def _in_memory(path: Path, data: bytes | memoryview, opened: ExitStack) -> None:
+    """A link at ``path`` to a file that no disk has a part in, until ``opened`` is left.
+
+    :raises OSError: the system forbids it.
+    """
+    try:
+        file = os.memfd_create(path.name, os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what Linux before 6.3 says of a flag that it lacks
+            raise
+        file = os.memfd_create(path.name)
+    opened.callback(os.close, file)
+    path.symlink_to(f"/proc/self/fd/{file}")
+    with open(file, "wb", buffering=0, closefd=False) as memory:
+        done, view = 0, memoryview(data)
+        while done < len(view):
+            done += memory.write(view[done : done + _CHUNK])
+
+
+def _on_disk(path: Path, data: bytes | memoryview, opened: ExitStack) -> None:
+    path.write_bytes(data)
