@@ -27,9 +27,11 @@ class Watched(Executable):
     """Counts how often it was closed."""
 
     def __init__(self, inner):
-        self.inner, self.closed = inner, 0
+        self.inner, self.closed, self.lost = inner, 0, False
 
     def __call__(self, *inputs):
+        if self.lost:
+            raise hp.DeviceLost("the device is gone", cause="its cable was pulled")
         return self.inner(*inputs)
 
     def close(self):
@@ -125,6 +127,19 @@ def test_weights_that_only_the_program_uses_are_checked_when_it_is_read(tmp_path
         model.save(tmp_path / "copy.pt2")
     assert not (tmp_path / "copy.pt2").exists()
     assert verify_package(opening.path)[2].outcome == "failed"
+
+
+def test_a_fault_stays_a_fault_where_the_program_for_its_fallback_is_damaged(tmp_path):
+    opening = Opening(tmp_path, WIDE, uses_weights=False)
+    opening.damage(opening.weight)
+    model = opening.load(fallback="cpu")
+    opening.opened[-1].lost = True
+    with pytest.raises(hp.DeviceLost) as caught:
+        model(torch.rand(model.signature.inputs[0].shape))
+    said = str(caught.value)
+    assert "its cable was pulled; no fallback can be compiled: " in said
+    assert "was changed or damaged" in said
+    assert isinstance(caught.value.__cause__, hp.PackageError)
 
 
 @pytest.mark.parametrize("names", [["weight"], ["entry", "dtype", "shape", "strides", "offset"]])

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 # Nothing that starts threads, which a fork would lose, and nothing of ours: it is under test.
-PRELOADED = ["torch", "torch.export", "torch._dynamo", "sympy"]
+PRELOADED = ["torch"]
 
 # Of the program that runs in this process: where it writes.
 _OUTPUTS: list[Path] = []
@@ -115,6 +115,9 @@ def _as_told(
         with file.open("a") as opened:
             os.dup2(opened.fileno(), number)
     _OUTPUTS[:] = [out, err]
+    # In Python 3.11 a forked process cannot reach the server that it came from: its own commands
+    # are forked from one more, which lives as long as it does.
+    multiprocessing.set_forkserver_preload(PRELOADED)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -205,6 +205,16 @@ def test_where_no_file_in_memory_can_be_had_the_library_is_opened_from_the_disk(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
+def test_a_library_is_opened_without_the_disk(backend, library, monkeypatch):
+    def on_disk(*_):
+        raise AssertionError("it went to the disk")
+
+    monkeypatch.setattr("hardpoint_cpu.library._on_disk", on_disk)
+    assert backend.load(library, backend.devices()[0])(torch.ones(2, 8))[0].shape == (2, 16)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names of descriptors are Linux's")
 def test_opening_and_closing_libraries_leaves_no_descriptor(backend, library):
     descriptors = Path("/proc/self/fd")

@@ -120,12 +120,16 @@ def test_attention_keeps_a_nan_and_gives_zero_for_rows_that_are_masked_whole(ope
 
 # From a hundred tokens on the exporter does not compute the mask itself, the graph does.
 @pytest.mark.parametrize("tokens", [16, 130])
-@pytest.mark.parametrize("way", ["causal", "a mask of the program"])
+@pytest.mark.parametrize("way", ["causal", "a mask of the program", "numbers of the program"])
 def test_attention_to_what_came_before_is_right_at_every_length(tokens, way, opened, reasons):
     class Attend(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.register_buffer("mask", torch.ones(tokens, tokens, dtype=torch.bool).tril())
+            mask = torch.ones(tokens, tokens, dtype=torch.bool).tril()
+            mask[1] = False  # as on the left of a shorter sentence
+            least = torch.finfo(torch.float32).min
+            numbers = torch.zeros(tokens, tokens).masked_fill(~mask, least)
+            self.register_buffer("mask", mask if way == "a mask of the program" else numbers)
 
         def forward(self, q):
             if way == "causal":
@@ -141,3 +145,30 @@ def test_attention_to_what_came_before_is_right_at_every_length(tokens, way, ope
     got, want = run(q)[0], attend(q)
     assert torch.isnan(want[0, 0, tokens // 2]).all()
     assert not (torch.isnan(want) & ~torch.isnan(got)).any()
+
+
+LEAST = torch.finfo(torch.float32).min
+
+
+# What models of Hugging Face make: of a row that is hidden whole eager makes a mean, not 0.
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        lambda keep: torch.where(keep, 0.0, LEAST),
+        lambda keep: torch.where(keep, torch.zeros(()), torch.full((1,), LEAST)),
+        lambda keep: torch.zeros(keep.shape).masked_fill(~keep, LEAST),
+    ],
+)
+def test_a_mask_that_hides_by_the_least_number_means_what_it_says(numbers, opened, reasons):
+    def attend(q, keep):
+        bias = numbers(keep)
+        by_hand = torch.softmax(q @ q.transpose(-1, -2) + bias, -1) @ q
+        return F.scaled_dot_product_attention(q, q, q, bias), by_hand
+
+    q = torch.randn(1, 2, 6, 8)
+    keep = torch.ones(6, 6, dtype=torch.bool).tril()
+    keep[2] = False
+    program = shared.exported(attend, q, keep)
+    assert not reasons(program)
+    for got, want in zip(opened(program)(q, keep), attend(q, keep), strict=True):
+        torch.testing.assert_close(got, want)

@@ -17,7 +17,7 @@ from hardpoint.compiler.examples import make_examples
 from hardpoint.compiler.made import Made, make_segment, with_fall_back, with_segment
 from hardpoint.compiler.request import CompileRequest
 from hardpoint.compiler.verify import reference_values
-from hardpoint.errors import CompileError, DeviceLost, HardpointError, RuntimeFault
+from hardpoint.errors import CompileError, DeviceLost, HardpointError, PackageError, RuntimeFault
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.probe import Device
 from hardpoint.planning.build import segment_again
@@ -59,7 +59,16 @@ class Recovery:
 
         :raises RuntimeFault: see :meth:`instead`.
         """
-        failed, program = faulted.segment, model.facts.program()
+        failed = faulted.segment
+        try:
+            program = model.facts.program()
+        except PackageError as damaged:
+            fault, why = (
+                faulted.fault,
+                f"no fallback can be compiled: {damaged.what}: {damaged.cause}",
+            )
+            fault.cause, fault.remedy = "; ".join(filter(None, (fault.cause, why))), damaged.remedy
+            raise fault from damaged
         examples = model.facts.examples or program.example_inputs
         carried = Carried(
             program,

@@ -6,6 +6,7 @@ sympy take a second to import, and a package that merely runs needs neither.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def _assemble(
             name=contents.name,
             plan=contents.plan,
             verification=contents.verification,
-            program=lambda: _program(archive, contents, verify),
+            program=_Program(archive, contents, verify),
             examples=contents.examples,
             expected=contents.expected,
         ),
@@ -84,12 +85,25 @@ def _assemble(
     )
 
 
-def _program(archive: Archive, contents: Contents, verify: Level) -> Program:
-    from hardpoint.package.pt2 import read_program
-    from hardpoint.program.program import Program
+@dataclass(eq=False)
+class _Program:
+    """Reads the program, and first checks, once, what nobody has checked of it."""
 
-    check_manifest(archive, verify)
-    return Program(read_program(archive), contents.signature, contents.examples, contents.name)
+    archive: Archive
+    contents: Contents
+    verify: Level
+    checked: bool = False
+
+    def __call__(self) -> Program:
+        from hardpoint.package.pt2 import read_program
+        from hardpoint.program.program import Program
+
+        if not self.checked:
+            check_manifest(self.archive, self.verify)
+            self.checked = True
+        contents = self.contents
+        exported = read_program(self.archive)
+        return Program(exported, contents.signature, contents.examples, contents.name)
 
 
 def _save(model: CompiledModel, path: Path) -> Path:

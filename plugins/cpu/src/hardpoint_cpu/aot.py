@@ -110,7 +110,7 @@ def _constants(
     :param made: constants that Inductor gave back; those that are new become weights.
     """
     needed = {}
-    for constant in library.constants:
+    for constant in sorted(library.constants):
         if constant not in segment.weights:
             if constant not in made:
                 raise compile_error(
@@ -166,7 +166,8 @@ def _contents(artifact: Artifact, device: torch.device) -> dict[str, bytes | mem
     :raises ArtifactError: one is missing, or not what was compiled.
     """
     recorded = artifact.metadata.get("sha256")
-    hashes = recorded if isinstance(recorded, Mapping) else {}
+    # Of packages, those for other devices than the CPU, once the hash of the only file.
+    hashes = recorded if isinstance(recorded, Mapping) else {PACKAGE: recorded}
     main = LIBRARY if device.type == "cpu" else PACKAGE
     found = {name: eager.file(artifact, name) for name in (main, *({CALLS} & hashes.keys()))}
     for name, data in found.items():

@@ -81,7 +81,7 @@ def compile_segment(
         return Artifact(kind, {wire.FILE: data}, home.named_weights(), metadata)
     made = aot.compile_segment(there, described, tuning, device, kind)
     known = home.named_weights()
-    weights = {name: known.get(name, tensor.cpu()) for name, tensor in made.weights.items()}
+    weights = {n: known[n] if n in known else tensor.cpu() for n, tensor in made.weights.items()}
     return dataclasses.replace(made, weights=weights)
 
 

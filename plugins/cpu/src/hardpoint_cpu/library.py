@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def _one(made: Sequence[str], suffix: str) -> Path:
 class Library:
     """An open one. Its file is gone from the disk already.
 
-    :param run: tensors in, tensors out; releases the GIL.
+    :param run: tensors in, tensors out; PyTorch holds the GIL meanwhile.
     :param owner: the object of PyTorch's that is the library: with it, it goes.
     """
 
@@ -65,10 +65,12 @@ class Library:
         self.owner: Any
         self.run: Callable[[list[torch.Tensor]], Any]
         self._names: Mapping[str, str]
-        try:
-            self._open(contents, device, _in_memory)
-        except (AttributeError, OSError, RuntimeError):  # not Linux, or forbidden
-            self._open(contents, device, _on_disk)
+        if device.type == "cpu":  # a package would be unpacked to the disk all the same
+            # Not Linux, or forbidden; what is wrong with the library itself, the disk tells again.
+            with suppress(AttributeError, OSError, RuntimeError):
+                self._open(contents, device, _in_memory)
+                return
+        self._open(contents, device, _on_disk)
 
     def _open(
         self, contents: Mapping[str, bytes | memoryview], device: torch.device, write: _Write

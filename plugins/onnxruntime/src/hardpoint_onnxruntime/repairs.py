@@ -215,21 +215,15 @@ def _attention(graph: Any, node: Any, opset: int) -> None:
                 matmul.replace_input_with(place, softmax)
     if added.op_type != "Add":
         return
-    bias, write = added.inputs[1], _Writer(node)
-    least = write.number(-float("inf"))
-    made_of = bias.producer()
-    if made_of is not None and made_of.op_type == "Where":
-        graph.insert_before(made_of, write.made)
-        # A mask keeps by its condition, a causal one hides by it.
-        for place in (1, 2):
-            if _is_least(made_of.inputs[place], write.numbers):
-                made_of.replace_input_with(place, least)
-        write.made = []
-        write.stem += "_rows"
-    if asked.kwargs.get("attn_mask", (*asked.args, None, None)[3]) is None:
+    mask = asked.kwargs.get("attn_mask", (*asked.args, None, None)[3])
+    if mask is None:
         return  # causal alone: every row sees the first column
+    bias, write = added.inputs[1], _Writer(node)
+    # A user's own mask of numbers hides by -inf alone: by the least number, eager too gives a mean.
+    by_truth = mask.meta["val"].dtype is torch.bool
+    hidden = write.number(float(np.finfo(write.numbers).min) if by_truth else -float("inf"))
     last = write.constant(np.array([-1]))
-    none = write.op("Equal", write.op("ReduceMax", bias, last, keepdims=1), least)
+    none = write.op("LessOrEqual", write.op("ReduceMax", bias, last, keepdims=1), hidden)
     total = write.op("ReduceSum", node.inputs[0], last, keepdims=1)
     known = write.op("Not", write.op("IsNaN", total))
     dead = write.op("And", none, known)
@@ -238,12 +232,6 @@ def _attention(graph: Any, node: Any, opset: int) -> None:
     new = write.op("Where", dead, write.number(0.0), softmax, like=softmax)
     graph.insert_after(node, write.made)
     _replace(graph, softmax, new, uses)
-
-
-def _is_least(value: Any, numbers: Any) -> bool:
-    """Whether it is known to be the least finite number."""
-    known = ir.convenience.get_const_tensor(value)
-    return known is not None and known.size == 1 and float(known.numpy()) == np.finfo(numbers).min
 
 
 _REPAIRS: Mapping[str, Callable[[Any, Any, int], None]] = {
