@@ -18,6 +18,7 @@ _DTYPES = frozenset(
 _TRAINING = {"train", "training"}
 _DROPOUT = {"dropout_p", "dropout", "p"}
 _aten = torch.ops.aten
+_THROUGH_FLOAT = frozenset({_aten.maximum, _aten.minimum})
 # Operators -> why no trial of theirs would prove anything.
 _NEVER: Mapping[Any, str] = {
     **dict.fromkeys(
@@ -52,6 +53,9 @@ def refusal(node: Node) -> str | None:
         return f"{target}: {_NEVER[target.overloadpacket]}"
     if draws(node):
         return f"{target} draws random numbers: ONNX Runtime's are others than PyTorch's"
+    if target.overloadpacket in _THROUGH_FLOAT and node.meta["val"].dtype is torch.int64:
+        # Which elements depends on where they lie: a trial may find none.
+        return f"{target} of large or negative integers: ONNX Runtime compares int64 as float64"
     for value in _tensors(node):
         reason = _bad(value)
         if reason is not None:
