@@ -40,7 +40,6 @@ def run_program(
     :param fresh: in a new interpreter, which has imported nothing yet.
     """
     out, err = cwd / "stdout.txt", cwd / "stderr.txt"
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     context = multiprocessing.get_context("spawn" if fresh else "forkserver")
     code = _wait(context, _program, (program, cwd, dict(env), list(path), out, err), timeout)
     return subprocess.CompletedProcess([str(program)], code, out.read_text(), err.read_text())
@@ -65,6 +64,9 @@ def _wait(
     arguments: tuple[object, ...],
     timeout: float | None,
 ) -> int:
+    # Here, for every process that starts others: in Python 3.11 a forked one cannot reach the server
+    # that it came from, and has one of its own.
+    multiprocessing.set_forkserver_preload(PRELOADED)
     process = context.Process(target=target, args=arguments)
     # A child would first run its parent's program once more, to have what that defines.
     program, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
@@ -115,9 +117,6 @@ def _as_told(
         with file.open("a") as opened:
             os.dup2(opened.fileno(), number)
     _OUTPUTS[:] = [out, err]
-    # In Python 3.11 a forked process cannot reach the server that it came from: its own commands
-    # are forked from one more, which lives as long as it does.
-    multiprocessing.set_forkserver_preload(PRELOADED)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -109,7 +109,8 @@ def test_every_declared_option_exists():
 
 def test_every_variant_is_made_of_options_that_exist():
     for options in plugin.hardpoint_backend_info().variants.values():
-        Options.parse(options)
+        parsed = Options.parse(options)
+        assert {name: getattr(parsed, name) for name in options} == dict(options)
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,10 @@ class Recovery:
         try:
             program = model.facts.program()
         except PackageError as damaged:
-            fault, why = (
-                faulted.fault,
-                f"no fallback can be compiled: {damaged.what}: {damaged.cause}",
-            )
-            fault.cause, fault.remedy = "; ".join(filter(None, (fault.cause, why))), damaged.remedy
+            fault = faulted.fault
+            why = f"no fallback can be compiled: {damaged.what}: {damaged.cause}"
+            fault.cause = f"{fault.cause}; {why}" if fault.cause else why
+            fault.remedy = damaged.remedy
             raise fault from damaged
         examples = model.facts.examples or program.example_inputs
         carried = Carried(
