@@ -7,7 +7,7 @@ import struct
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from hardpoint.storage.pickles import Call, Name, Persistent, PickleRefused, read
 
@@ -45,8 +45,12 @@ def _has_bytes(value):
     )
 
 
-class _NoNames(pickle.Unpickler):
-    """Python's own machine, which may look up nothing."""
+class _NoNames(pickle._Unpickler):
+    """Python's own machine, which may look up nothing.
+
+    The one in Python: the one in C sets memory aside for as many objects as the number under which
+    one is remembered, and a file may state two thousand million.
+    """
 
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"{module}.{name}")
@@ -61,6 +65,7 @@ def _shown_by_python(raw):
 
 
 @settings(max_examples=2000)
+@example(b"M\x00\x00r\x00\x00\x00a")  # remembered under number 0x61000000
 @given(st.binary(max_size=60))
 def test_any_bytes_are_refused_or_read_as_python_reads_them(data):
     raw = b"\x80\x04" + data + b"."

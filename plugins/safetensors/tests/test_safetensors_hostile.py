@@ -8,11 +8,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
 from hardpoint import WeightsError
-from hardpoint_safetensors.header import MAX_TENSORS, parse_header
+from hardpoint_safetensors.header import LENGTH_BYTES, MAX_TENSORS, parse_header
 from hardpoint_safetensors.serializer import SafetensorsSerializer
+from hardpoint_safetensors.strict_json import loads
 
 
 def f32(begin=0, end=64, shape=(16,), **more):
@@ -297,15 +299,58 @@ def refused_or_tiles(raw: bytes, size: int) -> bool:
         header = parse_header(raw, size, "fuzz")
     except WeightsError:
         return True
-    at = 0
-    for dtype, shape, begin, end in header.tensors.values():
-        count = dtype.itemsize
-        for dimension in shape:
+    at = data_at = LENGTH_BYTES + len(raw)
+    for name, info in header.tensors.items():
+        count = getattr(torch, info.dtype).itemsize
+        for dimension in info.shape:
             count *= dimension
-        assert begin == at
-        assert end - begin == count
-        at = end
-    return at == size
+        assert info.name == name
+        assert info.offset == at
+        assert info.nbytes == count
+        at += count
+    return at == data_at + size
+
+
+# A tree of JSON; an object is the list of its pairs, which may repeat a key.
+KEYS = st.sampled_from(["a", "b", ":", "a:b"])
+PAIRS = st.recursive(
+    st.integers(-9, 9) | st.sampled_from(["", ":", '":"', "é"]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: ("array", items))
+        | st.lists(st.tuples(KEYS, inner), max_size=3).map(lambda pairs: ("object", pairs))
+    ),
+    max_leaves=8,
+)
+
+
+def spelled(tree) -> str:
+    if not isinstance(tree, tuple):
+        return json.dumps(tree)
+    kind, parts = tree
+    if kind == "array":
+        return "[" + ",".join(map(spelled, parts)) + "]"
+    return "{" + ",".join(f"{json.dumps(key)}:{spelled(value)}" for key, value in parts) + "}"
+
+
+def repeats_a_key(tree) -> bool:
+    if not isinstance(tree, tuple):
+        return False
+    kind, parts = tree
+    if kind == "array":
+        return any(map(repeats_a_key, parts))
+    keys = [key for key, _ in parts]
+    return len(set(keys)) < len(keys) or any(repeats_a_key(value) for _, value in parts)
+
+
+@given(PAIRS)
+@settings(max_examples=500)
+def test_a_key_that_stands_twice_is_refused_at_any_depth_and_nothing_else_is(tree):
+    text = spelled(tree)
+    if repeats_a_key(tree):
+        with pytest.raises(ValueError, match="stands there twice"):
+            loads(text.encode())
+    else:
+        assert loads(text.encode()) == json.loads(text)
 
 
 @given(st.binary(max_size=200), st.integers(0, 100))

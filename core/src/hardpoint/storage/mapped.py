@@ -38,14 +38,15 @@ class MappedSource:
 
     def tensors(self, infos: Iterable[TensorInfo]) -> dict[str, torch.Tensor]:
         """All of them by name, each as :meth:`tensor` gives it."""
-        over = None if self._storage is None else TensorsOver(self._storage)
+        assert self._storage is not None
+        over = TensorsOver(self._storage)
         found = {}
         for info in infos:
             dtype, begin = dtype_of(info), info.offset or 0
-            if over is None or not info.nbytes or dtype is torch.bool or begin % dtype.itemsize:
+            if not info.nbytes or dtype is torch.bool or begin % dtype.itemsize:
                 found[info.name] = self.tensor(info)
             else:
-                found[info.name] = over(begin, dtype, info.shape)
+                found[info.name] = over.aligned(begin // dtype.itemsize, dtype, info.shape)
         return found
 
     def tensor(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -213,6 +213,15 @@ class ShardedReader(Reader):
     def __getitem__(self, name: str) -> TensorInfo:
         """:raises KeyError: no such tensor (this is a mapping; :meth:`tensor` explains more)."""
         return self._shard(self._index.shard_of[name])[name]
+
+    def items(self) -> ItemsView[str, TensorInfo]:
+        """Names, as iteration gives them, and what they name; opens all shards."""
+        found: dict[str, TensorInfo] = {}
+        for shard, names in self._index.tensors_in.items():
+            infos = dict(self._shard(shard).items())
+            for name in names:
+                found[name] = infos[name]
+        return found.items()
 
     def tensor(self, name: str) -> torch.Tensor:
         """As :meth:`TableReader.tensor`, from the shard that holds it."""

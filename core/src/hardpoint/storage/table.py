@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from types import MappingProxyType
 
 import torch
@@ -82,6 +82,11 @@ class TableReader(Reader):
         """:raises KeyError: no such tensor (this is a mapping; :meth:`tensor` explains more)."""
         self._opened()
         return self._table[name]
+
+    def items(self) -> ItemsView[str, TensorInfo]:
+        """Names and what they name, in the order of the data."""
+        self._opened()
+        return self._table.items()
 
     def tensor(self, name: str) -> torch.Tensor:
         """A view of the mapped file: copied only if misaligned, remote, or for another device.

@@ -20,15 +20,15 @@ def dtype_of(info: TensorInfo) -> torch.dtype:
 
 def fits(info: TensorInfo, size: int) -> bool:
     """Whether a table's entry is one: sizes that multiply to its bytes, within ``size`` bytes."""
-    begin = info.offset
-    dtype = _DTYPES.get(info.dtype)
-    return (
-        begin is not None
-        and 0 <= begin <= begin + info.nbytes <= size
-        and dtype is not None
-        and min(info.shape, default=0) >= 0
-        and math.prod(info.shape) * dtype.itemsize == info.nbytes
-    )
+    begin, dtype = info.offset, _DTYPES.get(info.dtype)
+    if begin is None or dtype is None or not 0 <= begin <= begin + info.nbytes <= size:
+        return False
+    product = dtype.itemsize
+    for each in info.shape:
+        if each < 0:
+            return False
+        product *= each
+    return product == info.nbytes
 
 
 class TensorsOver:
@@ -46,11 +46,12 @@ class TensorsOver:
         """The tensor whose first byte is byte ``at``."""
         itemsize = dtype.itemsize
         if at % itemsize == 0:
-            return self._set(at // itemsize, dtype, shape)
-        raw = self._set(at, torch.uint8, (math.prod(shape) * itemsize,))
+            return self.aligned(at // itemsize, dtype, shape)
+        raw = self.aligned(at, torch.uint8, (math.prod(shape) * itemsize,))
         return raw.clone().view(dtype).view(shape)
 
-    def _set(self, at: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    def aligned(self, at: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+        """The tensor that begins at element ``at`` of the storage, in elements of ``dtype``."""
         empty = self._empty.get(dtype)
         if empty is None:
             empty = self._empty[dtype] = torch.empty(0, dtype=dtype, device=self._storage.device)

@@ -57,10 +57,8 @@ def split(opened: Opened) -> tuple[Placed, list[str]]:
 
     direct: Placed = []
     others = []
-    reader = opened.reader
     sources: dict[str, Source] = {}
-    for name in reader:
-        info = reader[name]
+    for name, info in opened.reader.items():
         source = sources.get(info.file)
         if source is None or info.offset is None:
             placed = opened.placed(name)
@@ -82,8 +80,12 @@ def _mapped(
     from hardpoint.storage.own import own
 
     by_source: dict[int, tuple[Source, list[TensorInfo]]] = {}
+    last: Source | None = None
+    infos: list[TensorInfo] = []
     for info, source in direct:
-        by_source.setdefault(id(source), (source, []))[1].append(info)
+        if source is not last:
+            last, infos = by_source.setdefault(id(source), (source, []))
+        infos.append(info)
     found: dict[str, torch.Tensor] = {}
     others: Placed = []
     for source, infos in by_source.values():

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from hardpoint import WeightsError
+from hardpoint import TensorInfo, WeightsError
 from hardpoint_safetensors.dtypes import BY_CODE, UNSUPPORTED, Dtype
 from hardpoint_safetensors.refuse import DAMAGED, refuse, show
 from hardpoint_safetensors.strict_json import loads
@@ -31,7 +31,7 @@ _FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 
 
 class Entry(NamedTuple):
-    """One tensor of the header; ``shape`` in PyTorch's terms, the range relative to the data."""
+    """One tensor of a header to write; ``shape`` in PyTorch's terms, the range in the data."""
 
     dtype: Dtype
     shape: tuple[int, ...]
@@ -43,7 +43,7 @@ class Header(NamedTuple):
     """A header that holds together with its file; ``tensors`` in the order of their data."""
 
     metadata: dict[str, str]
-    tensors: dict[str, Entry]
+    tensors: dict[str, TensorInfo]
 
 
 def header_length(prefix: bytes, file_size: int, file: object) -> int:
@@ -73,8 +73,8 @@ def header_length(prefix: bytes, file_size: int, file: object) -> int:
     return length
 
 
-def parse_header(raw: bytes, data_size: int, file: object) -> Header:
-    """Parse the JSON ``raw`` of a file whose data is ``data_size`` bytes.
+def parse_header(raw: bytes, data_size: int, file: str) -> Header:
+    """Parse the JSON ``raw`` of a file whose data, right after it, is ``data_size`` bytes.
 
     :raises WeightsError: it breaks a rule of the format, or does not describe those bytes exactly.
     """
@@ -91,10 +91,13 @@ def parse_header(raw: bytes, data_size: int, file: object) -> Header:
     metadata = _metadata(top.pop(METADATA, {}), file)
     if len(top) > MAX_TENSORS:
         raise _broken(file, f"it names {len(top)} tensors; at most {MAX_TENSORS} are allowed")
-    entries = [(name, _entry(name, fields, file)) for name, fields in top.items()]
-    entries.sort(key=lambda item: item[1][2:])
-    _check_tiling(entries, data_size, file)
-    return Header(metadata, dict(entries))
+    data_at = LENGTH_BYTES + len(raw)
+    tensors = {name: _entry(name, fields, file, data_at) for name, fields in top.items()}
+    if not _in_order(tensors, data_at, data_size):
+        entries = sorted(tensors.values(), key=lambda info: (info.offset, info.nbytes))
+        _check_tiling(entries, data_at, data_size, file)
+        tensors = {info.name: info for info in entries}
+    return Header(metadata, tensors)
 
 
 def encode_header(tensors: Iterable[tuple[str, Entry]], metadata: Mapping[str, str]) -> bytes:
@@ -129,7 +132,7 @@ def _metadata(value: object, file: object) -> dict[str, str]:
     return value
 
 
-def _entry(name: str, fields: object, file: object) -> Entry:
+def _entry(name: str, fields: object, file: str, data_at: int) -> TensorInfo:
     """One entry, if it keeps the rules. The usual one is told in a few steps; the rest say why."""
     if type(fields) is dict and fields.keys() == _FIELDS:
         code, sizes, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -145,11 +148,13 @@ def _entry(name: str, fields: object, file: object) -> Entry:
                     begin, end = offsets
                     whole = type(begin) is int and type(end) is int
                     if whole and begin >= 0 and end <= _MAX_SIZE and end - begin == product:
-                        return Entry(dtype, tuple(sizes), begin, end)
-    return _unusual(name, fields, file)
+                        return TensorInfo(
+                            name, dtype.torch_name, tuple(sizes), product, file, data_at + begin
+                        )
+    return _unusual(name, fields, file, data_at)
 
 
-def _unusual(name: str, fields: object, file: object) -> Entry:
+def _unusual(name: str, fields: object, file: str, data_at: int) -> TensorInfo:
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         has = sorted(fields) if isinstance(fields, dict) else fields
         raise _bad_tensor(file, name, f"it needs exactly {sorted(_FIELDS)}, and has {show(has)}")
@@ -171,7 +176,7 @@ def _unusual(name: str, fields: object, file: object) -> Entry:
             f"{dtype.code} of shape {show(fields['shape'])} takes {elements} bytes, "
             f"its data_offsets [{begin}, {end}] give {end - begin}",
         )
-    return Entry(dtype, shape, begin, end)
+    return TensorInfo(name, dtype.torch_name, shape, elements, file, data_at + begin)
 
 
 def _dtype(name: str, code: object, file: object) -> Dtype:
@@ -212,10 +217,25 @@ def _shape(name: str, sizes: object, dtype: Dtype, file: object) -> tuple[int, .
     return tuple(sizes)
 
 
-def _check_tiling(entries: list[tuple[str, Entry]], data_size: int, file: object) -> None:
+def _in_order(tensors: Mapping[str, TensorInfo], data_at: int, data_size: int) -> bool:
+    """Whether they follow one another from the first byte of the data to the last: the usual."""
+    at = data_at
+    for info in tensors.values():
+        if info.offset != at:
+            return False
+        at += info.nbytes
+    return at == data_at + data_size
+
+
+def _check_tiling(
+    entries: Iterable[TensorInfo], data_at: int, data_size: int, file: object
+) -> None:
     """Every byte of the data belongs to exactly one tensor."""
     at, before = 0, ""
-    for name, (_, _, begin, end) in entries:
+    for info in entries:
+        assert info.offset is not None
+        name, begin = info.name, info.offset - data_at
+        end = begin + info.nbytes
         if begin < at:
             cause = f"its data_offsets [{begin}, {end}] overlap tensor {show(before)}"
             raise _bad_tensor(file, name, cause)

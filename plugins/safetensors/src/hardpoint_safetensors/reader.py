@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 
-from hardpoint import TensorInfo
 from hardpoint.storage.shards import ShardedReader, Sharding
 from hardpoint.storage.source import Source
 from hardpoint.storage.table import TableReader
@@ -23,13 +22,11 @@ def open_file(source: Source, device: torch.device) -> TableReader:
     """
     name, size = source.name, source.size
     length = header_length(source.read(0, min(LENGTH_BYTES, size)), size, name)
-    data_at = LENGTH_BYTES + length
-    header = parse_header(source.read(LENGTH_BYTES, length), size - data_at, name)
-    table = {
-        key: TensorInfo(key, dtype.torch_name, shape, end - begin, name, data_at + begin)
-        for key, (dtype, shape, begin, end) in header.tensors.items()
-    }
-    return TableReader(source, table, refuse=refuse, metadata=header.metadata, device=device)
+    data_size = size - LENGTH_BYTES - length
+    header = parse_header(source.read(LENGTH_BYTES, length), data_size, name)
+    return TableReader(
+        source, header.tensors, refuse=refuse, metadata=header.metadata, device=device
+    )
 
 
 SHARDING = Sharding(

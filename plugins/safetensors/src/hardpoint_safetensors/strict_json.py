@@ -28,12 +28,19 @@ def loads(raw: bytes, *, floats: bool = False) -> object:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from error
-    pairs = _unique_and_whole if "\\u" in text else _unique
+    escaped = "\\u" in text
+    pairs = _unique_and_whole if escaped else _unique
     try:
         # Python bounds the digits of numbers by itself, in C, unless that was switched off.
         bounded = 0 < getattr(sys, "get_int_max_str_digits", int)() <= _PYTHONS_DIGITS
+        integer = int if bounded else _bounded_int
         try:
-            return _parse(text, pairs, int if bounded else _bounded_int, floats=floats)
+            value = _parse(text, None, integer, floats=floats)
+            # Most of the time goes into the hook. Each key of an object has a colon: with as many
+            # keys as colons none stood there twice. (A colon in a string only costs the hook.)
+            if not escaped and text.count(":") == _keys(value):
+                return value
+            return _parse(text, pairs, integer, floats=floats)
         except ValueError:  # said again, in our words
             return _parse(text, pairs, _bounded_int, floats=floats)
     except json.JSONDecodeError as error:
@@ -42,7 +49,16 @@ def loads(raw: bytes, *, floats: bool = False) -> object:
         raise ValueError("nested too deeply") from error
 
 
-def _parse(text: str, pairs: _Pairs, integer: Callable[[str], int], *, floats: bool) -> object:
+def _keys(value: object) -> int:
+    """How many keys an object has, with those of the objects right in it."""
+    if type(value) is not dict:
+        return 0
+    return len(value) + sum(len(inner) for inner in value.values() if type(inner) is dict)
+
+
+def _parse(
+    text: str, pairs: _Pairs | None, integer: Callable[[str], int], *, floats: bool
+) -> object:
     value: object = json.loads(
         text,
         object_pairs_hook=pairs,
