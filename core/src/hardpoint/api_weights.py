@@ -61,7 +61,8 @@ def load_weights(
     :param into: a module to fill in place, after every name, shape and dtype was checked.
     :param slices: part of each tensor, e.g. this rank's of a tensor-parallel model: an index by
         name, or a function that gives one for a :class:`TensorInfo` (``None``: all of it).
-    :param threads: how many read at a time; by default up to 4, and 8 from a network.
+    :param threads: how many read at a time; by default up to 4, 16 from a disk that must be
+        waited for, and 8 from a network.
     :param verify: hold all tensors against the checksum that the file carries.
     :param progress: a bar on stderr for what takes over a second; ``None``: on a terminal.
     :raises WeightsError: damaged or hostile file, or tensors that do not fit ``into``.

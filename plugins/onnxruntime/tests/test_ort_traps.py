@@ -90,6 +90,8 @@ def test_minus_seven_divided_by_two_is_minus_four(opened, reasons):
     [
         ("maximum", torch.maximum, (LARGE, SMALL), "of large or negative integers"),
         ("sum", lambda x: x.sum(), (LARGE,), "of large"),
+        ("sum of four", lambda x: x.sum(), (LARGE[:4],), "of an integer that float64 cannot hold"),
+        ("fmod of four", lambda x: torch.fmod(x, 7), (LARGE[:4],), "of an integer that float64 cannot hold"),
         ("avg_pool3d", lambda x: F.avg_pool3d(x, 3, 2, 1, ceil_mode=True, divisor_override=5), (torch.randn(1, 2, 7, 7, 7),), "."),
         ("scatter_reduce", lambda x: x.scatter_reduce(0, torch.tensor([0, 0, 1]), torch.randn(3), "mean"), (torch.randn(3),), "."),
         ("rand_like", torch.rand_like, (torch.randn(3),), "draws random numbers"),

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+import importlib
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from hardpoint.errors import ContractViolation
-from hardpoint.interfaces.backend import Backend, BackendInfo
 from hardpoint.interfaces.kinds import Kind
-from hardpoint.interfaces.partitioner import Partitioner, PartitionerInfo
 from hardpoint.interfaces.probe import Probe
-from hardpoint.interfaces.serializer import Serializer, SerializerInfo
-from hardpoint.interfaces.transport import Transport, TransportInfo
 from hardpoint.registry.record import Record
 
-Info: TypeAlias = SerializerInfo | BackendInfo | PartitionerInfo | TransportInfo
-Provider: TypeAlias = Serializer | Backend | Partitioner | Transport
+if TYPE_CHECKING:
+    from hardpoint.interfaces.backend import Backend, BackendInfo
+    from hardpoint.interfaces.partitioner import Partitioner, PartitionerInfo
+    from hardpoint.interfaces.serializer import Serializer, SerializerInfo
+    from hardpoint.interfaces.transport import Transport, TransportInfo
+
+Info: TypeAlias = Union["SerializerInfo", "BackendInfo", "PartitionerInfo", "TransportInfo"]
+Provider: TypeAlias = Union["Serializer", "Backend", "Partitioner", "Transport"]
 
 STAGES = ("info", "probe", "open")
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What ``info``, ``probe`` and ``open`` of one kind return."""
+def wanted(kind: Kind, stage: str) -> type:
+    """What a stage of a kind returns, e.g. of a backend ``BackendInfo``, ``Probe``, ``Backend``.
 
-    info: type
-    open: type
-    probe: type = Probe
-
-
-CONTRACTS: Mapping[Kind, Contract] = {
-    "serializer": Contract(SerializerInfo, Serializer),
-    "backend": Contract(BackendInfo, Backend),
-    "partitioner": Contract(PartitionerInfo, Partitioner),
-    "transport": Contract(TransportInfo, Transport),
-}
+    A kind's interface is imported when a provider of it is first asked: a load needs one of four.
+    """
+    if stage == "probe":
+        return Probe
+    interface = importlib.import_module(f"hardpoint.interfaces.{kind}")
+    found: type = getattr(interface, kind.capitalize() + ("Info" if stage == "info" else ""))
+    return found
 
 
 def hook_name(kind: Kind, stage: str) -> str:
@@ -45,13 +41,13 @@ def hook_name(kind: Kind, stage: str) -> str:
 
 def check_result(record: Record, stage: str, result: object) -> None:
     """:raises ContractViolation: the hook returned something of another type."""
-    wanted: type = getattr(CONTRACTS[record.kind], stage)
-    if not isinstance(result, wanted):
+    due = wanted(record.kind, stage)
+    if not isinstance(result, due):
         got = "None" if result is None else f"an object of type {type(result).__name__}"
         raise ContractViolation(
             f"{hook_name(record.kind, stage)} of {record.key} returned {got}",
             provider=record.key,
             origin=record.origin,
-            cause=f"the contract wants a hardpoint.{wanted.__name__}",
-            remedy=f"its authors: return a hardpoint.{wanted.__name__} from that hook",
+            cause=f"the contract wants a hardpoint.{due.__name__}",
+            remedy=f"its authors: return a hardpoint.{due.__name__} from that hook",
         )

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 from hardpoint.errors import HardpointError, LockMismatch, PolicyWarning, ProviderSkipped
 from hardpoint.events import Event
-from hardpoint.interfaces.backend import Backend, BackendInfo
 from hardpoint.interfaces.kinds import Kind
-from hardpoint.interfaces.partitioner import Partitioner, PartitionerInfo
 from hardpoint.interfaces.probe import Probe, ProbeRequest
-from hardpoint.interfaces.serializer import Serializer, SerializerInfo
-from hardpoint.interfaces.transport import Transport, TransportInfo
 from hardpoint.registry.contracts import Info, Provider
 from hardpoint.registry.flights import Flights
 from hardpoint.registry.loading import Loader
@@ -25,6 +21,12 @@ from hardpoint.registry.record import Record
 from hardpoint.registry.slots import Slot, denied
 from hardpoint.registry.table import Table, check_name
 from hardpoint.registry.warn import warn_caller
+
+if TYPE_CHECKING:
+    from hardpoint.interfaces.backend import Backend, BackendInfo
+    from hardpoint.interfaces.partitioner import Partitioner, PartitionerInfo
+    from hardpoint.interfaces.serializer import Serializer, SerializerInfo
+    from hardpoint.interfaces.transport import Transport, TransportInfo
 
 Config = Mapping[str, object]
 

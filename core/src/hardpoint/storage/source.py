@@ -18,6 +18,8 @@ from hardpoint.storage.trust import why_not_to_map
 # The kernel moves at most 2 GiB a call; smaller pieces let threads share the work.
 _MOST_AT_ONCE = 1 << 30
 _READERS = 4
+# Of what a disk must be waited for: one serves many reads at a time.
+_WAITING = 16
 # Python names it from 3.13 on; this is its value on the processors we know.
 _KNOWN = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if _KNOWN else 0)
@@ -219,7 +221,7 @@ class LocalFile(Source):
             os, "posix_fadvise"
         ):  # read ahead of each reader in long steps
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        return _READERS
+        return _WAITING
 
     def _is_cached(self) -> bool:
         """Whether some pages, looked at here and there, are all in memory."""

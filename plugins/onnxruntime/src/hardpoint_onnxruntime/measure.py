@@ -76,8 +76,12 @@ def verdict(trial: Trial, held: Held, open_model: Open) -> str | None:
     for what, changed in (
         ("with NaN", values.special(free, values.NAN)),
         ("with infinities", values.special(free, values.INFINITIES)),
-        ("of large or negative integers", _large(trial, free, values.SMALL)),
-        ("of large integers", _large(trial, free, values.TURNED)),
+        ("of large or negative integers", _large(trial, free, values.LARGE, values.SMALL)),
+        ("of large integers", _large(trial, free, values.LARGE, values.TURNED)),
+        (
+            "of an integer that float64 cannot hold",
+            _large(trial, free, values.LONELY, values.SMALL),
+        ),
     ):
         if changed is None or (what == "with infinities" and target in _INFINITY_IS_NAN):
             continue
@@ -140,14 +144,14 @@ def _free(
 
 
 def _large(
-    trial: Trial, free: Sequence[torch.Tensor], others: Sequence[int]
+    trial: Trial, free: Sequence[torch.Tensor], numbers: Sequence[int], others: Sequence[int]
 ) -> list[torch.Tensor] | None:
     """Only where integers are computed with: as a count they would be a count of gigabytes."""
     target = trial.piece.node.target
     assert isinstance(target, torch._ops.OpOverload)
     if torch.Tag.pointwise not in target.tags and target.overloadpacket not in _OF_NUMBERS:
         return None
-    return values.large(free, others)
+    return values.large(free, numbers, others)
 
 
 def _merged(

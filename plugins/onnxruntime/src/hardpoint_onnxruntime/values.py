@@ -14,6 +14,8 @@ MOST = 2**25
 _UNKNOWN = sympy.Integer(4)  # a size of which a file tells no example
 NAN, INFINITIES = (float("nan"),), (float("inf"), -float("inf"))
 LARGE = (2**31 + 5, -(2**33) + 1, -7, 7, 2**53 + 1, 2**31 - 1, -1, 123_456_789_012)
+# What float64 cannot hold, and then nothing that could make up for it in a sum.
+LONELY = (2**53 + 1, 8, -16, 24, 0, -8, 32, 16)
 SMALL, TURNED = (4, 3, 2, -2, 1, 5, -1, 7), (*LARGE[3:], *LARGE[:3])
 
 
@@ -82,16 +84,19 @@ def special(values: Sequence[torch.Tensor], numbers: Sequence[float]) -> list[to
     return changed if found else None
 
 
-def large(values: Sequence[torch.Tensor], others: Sequence[int]) -> list[torch.Tensor] | None:
+def large(
+    values: Sequence[torch.Tensor], numbers: Sequence[int], others: Sequence[int]
+) -> list[torch.Tensor] | None:
     """``values`` with integers of any size and sign; ``None`` where there are no integers.
 
-    :param others: what stands in every second of them, opposite the large ones.
+    :param numbers: what stands in the first of them, the third...; from its begin, over and over.
+    :param others: what stands in the second, opposite the large ones.
     """
     changed, found = [], 0
     for value in values:
         if not (value.dtype.is_floating_point or value.dtype is torch.bool) and value.numel():
-            numbers = torch.tensor(others if found % 2 else LARGE)
-            repeated = numbers.repeat(-(-value.numel() // len(numbers)))[: value.numel()]
+            row = torch.tensor(others if found % 2 else numbers)
+            repeated = row.repeat(-(-value.numel() // len(row)))[: value.numel()]
             value = repeated.reshape(value.shape).to(value.dtype)
             found += 1
         changed.append(value)
