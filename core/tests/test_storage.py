@@ -12,14 +12,18 @@ import torch
 from hypothesis import given, strategies as st
 
 from hardpoint import TensorInfo, WeightsError
-from hardpoint.storage import atomic, buffers, directory
+from hardpoint.storage import atomic, buffers, direct, directory
 from hardpoint.storage.gather import Piece, gather, piece
 from hardpoint.storage.layout import Layout
 from hardpoint.storage.mapped import MappedSource
 from hardpoint.storage.own import own
+from hardpoint.storage.refusal import Refusal
 from hardpoint.storage.slices import block_of, checked, is_run, result_shape, rows_of
 from hardpoint.storage.source import LocalFile, Source
+from hardpoint.storage.table import TableReader
 from hardpoint.storage.typed import fits
+from hardpoint.weights.bulk import take
+from hardpoint.weights.opened import Opened
 
 
 class InMemory(Source):
@@ -152,6 +156,28 @@ def test_progress_adds_up_to_all_bytes():
     gather([piece(source, 0, goal)], threads=3, tick=ticks.append)
     assert sum(ticks) == 20 << 20
     assert len(ticks) == 3
+
+
+def test_a_disk_that_must_be_waited_for_is_asked_for_more_at_a_time(tmp_path, monkeypatch):
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(100))
+    source = LocalFile(file)
+    monkeypatch.setattr(direct, "is_cached", lambda *_: True)
+    assert source.parallel <= 4
+    monkeypatch.setattr(direct, "is_cached", lambda *_: False)
+    assert source.parallel == 16
+
+
+def test_what_a_reader_lists_is_held_against_the_file_before_any_memory_is():
+    class Lying(TableReader):
+        def items(self):
+            longer = TensorInfo("a", "uint8", (1 << 20,), 8, "memory", 0)
+            return {"a": longer}.items()
+
+    table = {"a": info("a", torch.uint8, (8,), 0)}
+    reader = Lying(InMemory(bytes(range(8))), table, refuse=Refusal("test", "mend it"))
+    found = take(Opened("lying", "a test", reader), "own", torch.device("cpu"))
+    assert found["a"].tolist() == list(range(8))
 
 
 def test_an_error_in_any_thread_is_raised_and_no_thread_is_left():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch.export import Dim, ExportedProgram
 
-from hardpoint import Artifact, CompileOptions
+from hardpoint import Artifact, CompileOptions, Executable
 from hardpoint_cpu import plugin
 
 
@@ -223,18 +224,18 @@ def _together(names: list[str]) -> Case:
     return Case(Together(), tuple(x for case in cases for x in case.inputs))
 
 
+def _made(*names: str) -> Case:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = _cases()[names[0]]() if len(names) == 1 else _together(list(names))
+        made.model.eval()
+    return made
+
+
 @pytest.fixture
 def case() -> Callable[..., Case]:
     """A case by name (or several as one), the same weights and inputs every time."""
-
-    def make(*names: str) -> Case:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            made = _cases()[names[0]]() if len(names) == 1 else _together(list(names))
-            made.model.eval()
-        return made
-
-    return make
+    return _made
 
 
 @pytest.fixture
@@ -248,18 +249,23 @@ def backend():
     return plugin.hardpoint_backend_open({})
 
 
+def _built(program: ExportedProgram, precision: str = "fp32", **options: object) -> Executable:
+    backend = plugin.hardpoint_backend_open({})
+    device = backend.devices()[0]
+    made = backend.compile(program, device, CompileOptions(precision=precision, backend=options))
+    return backend.load(through_bytes(made), device)
+
+
 @pytest.fixture
-def build(backend, compiled):
+def build() -> Callable[..., Executable]:
     """Compile a program and load it again, through bytes as a package would."""
+    return _built
 
-    def make(program: ExportedProgram, precision: str = "fp32", **options: object):
-        device = backend.devices()[0]
-        made = backend.compile(
-            program, device, CompileOptions(precision=precision, backend=options)
-        )
-        return backend.load(through_bytes(made), device)
 
-    return make
+@pytest.fixture(scope="module")
+def mlp() -> Callable[[str], tuple[Case, Executable]]:
+    """The case "mlp" and its executable in a mode, which a file's tests share: compilers are slow."""
+    return functools.cache(lambda mode: (_made("mlp"), _built(_made("mlp").program(), mode=mode)))
 
 
 @pytest.fixture

@@ -88,10 +88,11 @@ def test_minus_seven_divided_by_two_is_minus_four(opened, reasons):
 @pytest.mark.parametrize(
     ("name", "function", "inputs", "reason"),
     [
-        ("maximum", torch.maximum, (LARGE, SMALL), "of large or negative integers"),
-        ("sum", lambda x: x.sum(), (LARGE,), "of large"),
-        ("sum of four", lambda x: x.sum(), (LARGE[:4],), "of an integer that float64 cannot hold"),
-        ("fmod of four", lambda x: torch.fmod(x, 7), (LARGE[:4],), "of an integer that float64 cannot hold"),
+        ("maximum", torch.maximum, (LARGE, SMALL), "computes int64 as float64"),
+        ("sum", lambda x: x.sum(), (LARGE,), "computes int64 as float64"),
+        ("sum of two", lambda x: x.sum(-1), (LARGE[:2],), "computes int64 as float64"),
+        ("prod", lambda x: x.prod(), (LARGE,), "computes int64 as float64"),
+        ("fmod", lambda x: torch.fmod(x, 7), (LARGE[:4],), "computes int64 as float64"),
         ("avg_pool3d", lambda x: F.avg_pool3d(x, 3, 2, 1, ceil_mode=True, divisor_override=5), (torch.randn(1, 2, 7, 7, 7),), "."),
         ("scatter_reduce", lambda x: x.scatter_reduce(0, torch.tensor([0, 0, 1]), torch.randn(3), "mean"), (torch.randn(3),), "."),
         ("rand_like", torch.rand_like, (torch.randn(3),), "draws random numbers"),
@@ -105,6 +106,14 @@ def test_minus_seven_divided_by_two_is_minus_four(opened, reasons):
 def test_what_it_computes_otherwise_is_refused_in_words(name, function, inputs, reason, reasons):
     told = " ".join(reasons(shared.exported(function, *inputs)).values())
     assert reason in told if reason != "." else told
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32])
+def test_sums_of_what_is_small_are_taken_and_exact(dtype, opened, reasons):
+    x = (torch.arange(12).reshape(3, 4) * 170_000_001).to(dtype)
+    program = shared.exported(lambda x: x.sum(-1), x)
+    assert not reasons(program)
+    assert torch.equal(opened(program)(x)[0], x.sum(-1))
 
 
 def test_what_cannot_be_tried_is_refused(reasons):

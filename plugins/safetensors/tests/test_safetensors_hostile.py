@@ -99,6 +99,11 @@ REFUSED = {
         DATA,
         "twice",
     ),
+    "a duplicate under an escape": (
+        "{" + A + ',"\\u0061":{"dtype":"F32","shape":[0],"data_offsets":[64,64]}}',
+        DATA,
+        "key 'a' stands there twice",
+    ),
     "a duplicate field": (
         "{" + A.replace('{"dtype"', '{"dtype":"I32","dtype"') + "}",
         DATA,

@@ -60,14 +60,14 @@ def split(opened: Opened) -> tuple[Placed, list[str]]:
     sources: dict[str, Source] = {}
     for name, info in opened.reader.items():
         source = sources.get(info.file)
-        if source is None or info.offset is None:
-            placed = opened.placed(name)
+        usual = source is not None and info.offset is not None and info.name == name
+        if source is None or not usual or not fits(info, source.size):
+            placed = opened.placed(name)  # or says what is wrong with it
             if placed is None:
                 others.append(name)
                 continue
-            source = sources[info.file] = placed[1]
-        elif info.name != name or not fits(info, source.size):
-            opened.placed(name)  # says what is wrong with it
+            info, source = placed
+            sources[info.file] = source
         direct.append((info, source))
     return direct, others
 

@@ -18,7 +18,7 @@ _DTYPES = frozenset(
 _TRAINING = {"train", "training"}
 _DROPOUT = {"dropout_p", "dropout", "p"}
 _aten = torch.ops.aten
-_THROUGH_FLOAT = frozenset({_aten.maximum, _aten.minimum})
+_THROUGH_FLOAT = frozenset({_aten.maximum, _aten.minimum, _aten.fmod, _aten.sum, _aten.prod})
 # Operators -> why no trial of theirs would prove anything.
 _NEVER: Mapping[Any, str] = {
     **dict.fromkeys(
@@ -53,9 +53,9 @@ def refusal(node: Node) -> str | None:
         return f"{target}: {_NEVER[target.overloadpacket]}"
     if draws(node):
         return f"{target} draws random numbers: ONNX Runtime's are others than PyTorch's"
-    if target.overloadpacket in _THROUGH_FLOAT and node.meta["val"].dtype is torch.int64:
+    if target.overloadpacket in _THROUGH_FLOAT and _int64(node):
         # Which elements depends on where they lie: a trial may find none.
-        return f"{target} of large or negative integers: ONNX Runtime compares int64 as float64"
+        return f"{target} of large or negative integers: ONNX Runtime computes int64 as float64"
     for value in _tensors(node):
         reason = _bad(value)
         if reason is not None:
@@ -76,6 +76,14 @@ def draws(node: Node) -> bool:
         if argument.name in _DROPOUT and value == 0:
             return False
     return True
+
+
+def _int64(node: Node) -> bool:
+    """Whether it makes int64 of int64; sums of bools and smaller integers stay exact."""
+    values = [node.meta["val"], *(other.meta.get("val") for other in node.all_input_nodes)]
+    return values[0].dtype is torch.int64 and any(
+        isinstance(v, torch.Tensor) and v.dtype is torch.int64 for v in values[1:]
+    )
 
 
 def _tensors(node: Node) -> Iterator[torch.Tensor]:

@@ -14,6 +14,7 @@ from hardpoint_safetensors.refuse import show
 # More digits than any offset or size needs; Python's own limit (4300) can be switched off.
 _MAX_DIGITS = 20
 _PYTHONS_DIGITS = 4300
+_BEFORE_COLON = '" \t\n\r'
 
 _Pairs = Callable[[list[tuple[str, object]]], dict[str, object]]
 
@@ -28,19 +29,15 @@ def loads(raw: bytes, *, floats: bool = False) -> object:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from error
-    escaped = "\\u" in text
-    pairs = _unique_and_whole if escaped else _unique
+    pairs = _unique_and_whole if "\\u" in text else _unique
     try:
         # Python bounds the digits of numbers by itself, in C, unless that was switched off.
         bounded = 0 < getattr(sys, "get_int_max_str_digits", int)() <= _PYTHONS_DIGITS
         integer = int if bounded else _bounded_int
         try:
-            value = _parse(text, None, integer, floats=floats)
-            # Most of the time goes into the hook. Each key of an object has a colon: with as many
-            # keys as colons none stood there twice. (A colon in a string only costs the hook.)
-            if not escaped and text.count(":") == _keys(value):
-                return value
-            return _parse(text, pairs, integer, floats=floats)
+            return _parse_plain(text, integer, floats=floats) or _parse(
+                text, pairs, integer, floats=floats
+            )
         except ValueError:  # said again, in our words
             return _parse(text, pairs, _bounded_int, floats=floats)
     except json.JSONDecodeError as error:
@@ -49,11 +46,24 @@ def loads(raw: bytes, *, floats: bool = False) -> object:
         raise ValueError("nested too deeply") from error
 
 
-def _keys(value: object) -> int:
-    """How many keys an object has, with those of the objects right in it."""
+def _parse_plain(
+    text: str, integer: Callable[[str], int], *, floats: bool
+) -> dict[str, object] | None:
+    """An object, in two thirds of the time, where plain counting shows that no key stands twice.
+
+    ``None``: it does not show it. Most of the parser's time goes into the hook for each object.
+    """
+    if "\\" in text:  # a string may hold anything
+        return None
+    value = _parse(text, None, integer, floats=floats)
     if type(value) is not dict:
-        return 0
-    return len(value) + sum(len(inner) for inner in value.values() if type(inner) is dict)
+        return None
+    keys = len(value) + sum(len(inner) for inner in value.values() if type(inner) is dict)
+    # Each pair of the text has a colon, right after a quotation mark or white space. With as many
+    # keys as colons none was lost. (Colons of strings, or of deeper objects, make it more.)
+    if text.count(":") == keys or sum(text.count(f"{mark}:") for mark in _BEFORE_COLON) == keys:
+        return value
+    return None
 
 
 def _parse(
