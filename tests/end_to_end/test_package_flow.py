@@ -176,9 +176,13 @@ def test_a_fallback_is_taken_with_a_warning_and_an_event(elsewhere):
 
 
 def test_no_fallback_is_taken_where_none_is_needed(package):
+    registry, events = hp.Registry(), []
+    registry.observe(events.append)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hp.load(package, fallback="cpu")
+        loaded = hp.load(package, fallback="cpu", registry=registry)
+    assert [event for event in events if event.kind == "fell back"] == []
+    assert torch.equal(loaded(*example())["y"], Counter().eval()(*example())["y"])
 
 
 @pytest.mark.parametrize("spoil", ["flip", "cut", "empty", "not a zip"])

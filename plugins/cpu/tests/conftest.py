@@ -249,11 +249,15 @@ def backend():
     return plugin.hardpoint_backend_open({})
 
 
+def _compiled(program: ExportedProgram, precision: str = "fp32", **options: object) -> Artifact:
+    backend = plugin.hardpoint_backend_open({})
+    asked = CompileOptions(precision=precision, backend=options)
+    return through_bytes(backend.compile(program, backend.devices()[0], asked))
+
+
 def _built(program: ExportedProgram, precision: str = "fp32", **options: object) -> Executable:
     backend = plugin.hardpoint_backend_open({})
-    device = backend.devices()[0]
-    made = backend.compile(program, device, CompileOptions(precision=precision, backend=options))
-    return backend.load(through_bytes(made), device)
+    return backend.load(_compiled(program, precision, **options), backend.devices()[0])
 
 
 @pytest.fixture
@@ -269,14 +273,9 @@ def mlp() -> Callable[[str], tuple[Case, Executable]]:
 
 
 @pytest.fixture
-def compiled(backend):
+def compiled() -> Callable[..., Artifact]:
     """Compile a program; the artifact as it comes out of a package."""
-
-    def make(program: ExportedProgram, precision: str = "fp32", **options: object) -> Artifact:
-        asked = CompileOptions(precision=precision, backend=options)
-        return through_bytes(backend.compile(program, backend.devices()[0], asked))
-
-    return make
+    return _compiled
 
 
 def through_bytes(artifact: Artifact) -> Artifact:
