@@ -41,7 +41,7 @@ class Watched(Executable):
 class Opening:
     """A package of one segment, and what its backend was given to open."""
 
-    def __init__(self, folder, width, *, uses_weights=True):
+    def __init__(self, folder, width, *, uses_weights=True, **more):
         self.opened, self.artifacts, self.raises = [], [], None
         self.watch = lambda: None
         self.provider = Provider(spoil=self._watched)
@@ -54,7 +54,9 @@ class Opening:
         def compile_segment(program, *given):
             weights = {name: tensor.detach() for name, tensor in program.state_dict.items()}
             made = make(program, *given)
-            return replace(made, files={"code": CODE}, weights=weights if uses_weights else {})
+            return replace(
+                made, files={"code": CODE}, weights={**weights, **more} if uses_weights else {}
+            )
 
         backend.compile = compile_segment
         self.module = torch.nn.Linear(width, width, bias=False).eval()
@@ -109,8 +111,9 @@ def test_a_sound_package_loads_and_its_backend_need_not_hash_again(opening):
     assert not hp.Artifact("made-by-hand/1").intact
 
 
-def test_changed_weights_are_refused_and_what_was_opened_meanwhile_is_closed(tmp_path):
-    opening = Opening(tmp_path, WIDE)
+@pytest.mark.parametrize("width", [200, WIDE])
+def test_changed_weights_are_refused_and_what_was_opened_meanwhile_is_closed(tmp_path, width):
+    opening = Opening(tmp_path, width)
     opening.damage(opening.weight)
     with pytest.raises(hp.PackageError, match=r"the content of 'data/.*' was changed or damaged"):
         opening.load()
@@ -165,12 +168,14 @@ def test_no_backend_is_given_an_artifact_of_a_package_whose_files_were_changed(
     assert opening.artifacts == []
 
 
+@pytest.mark.parametrize("which", ["weight", "index"])
 def test_no_backend_is_given_an_artifact_of_a_package_with_a_small_tensor_that_was_changed(
-    tmp_path,
+    tmp_path, which
 ):
-    # Sizes and indices steer native code.
-    opening = Opening(tmp_path, 4)
-    opening.damage(opening.weight)
+    # Sizes and indices steer native code; indices may be a few more.
+    index = torch.arange(20_000) if which == "index" else torch.ones(4)
+    opening = Opening(tmp_path, 4, index=index)
+    opening.damage(index.numpy().tobytes() if which == "index" else opening.weight)
     with pytest.raises(hp.PackageError, match="was changed or damaged"):
         opening.load()
     assert opening.artifacts == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,41 @@ def test_damaged_metadata_is_left_out_and_reported(
     (problem,) = registry.problems
     assert says in problem
     assert "acme_broken-1.0.dist-info" in problem
+
+
+def test_of_a_distribution_without_entry_points_of_ours_no_more_is_read(site: FakeSite) -> None:
+    site.add("other", metadata=b"\xff", entry_points="[console_scripts]\nother = other")
+    site.add_backend("good")
+    registry = registry_of(site)
+    assert registry.names("backend") == ("good",)
+    assert registry.problems == ()
+
+
+def test_entry_points_that_are_no_text_are_reported(site: FakeSite) -> None:
+    info = site.add("acme-broken")
+    (info / "entry_points.txt").write_bytes(b"[hardpoint.backend.v1]\nnpu = \xff")
+    (problem,) = registry_of(site).problems
+    assert "unreadable metadata: UnicodeDecodeError" in problem
+    assert "acme_broken-1.0.dist-info" in problem
+
+
+def test_a_folder_that_does_not_tell_the_name_is_asked_for_it(tmp_path: Path) -> None:
+    first, second = FakeSite(tmp_path / "first"), FakeSite(tmp_path / "second")
+    old = first.add("acme-npu", entry_points="")
+    old.rename(old.with_name("acme-npu-1.0.dist-info"))  # as installers once wrote it
+    second.add("acme-npu", entries={"backend.v1:npu": "acme"})
+    assert registry_of(first, second).records() == ()
+
+
+def test_a_distribution_in_a_zip_archive_is_found(site: FakeSite, tmp_path: Path) -> None:
+    info = site.add("acme-npu", "1.5", entries={"backend.v1:npu": "acme"})
+    site.add("other", entry_points="[console_scripts]\nother = other")
+    archive = tmp_path / "all.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in info.parent.rglob("*"):
+            packed.write(file, file.relative_to(info.parent))
+    records = hardpoint.Registry(path=[str(archive)]).records()
+    assert [(record.key, record.origin) for record in records] == [("backend:npu", "acme-npu 1.5")]
 
 
 def test_an_entry_that_names_no_provider_is_reported_and_its_neighbours_stay(
@@ -204,7 +240,7 @@ def test_a_name_of_another_kind_is_pointed_out(site: FakeSite) -> None:
 
 
 def test_not_found_mentions_metadata_that_could_not_be_read(site: FakeSite) -> None:
-    site.add("acme", metadata=b"")
+    site.add("acme", entries={"backend.v1:dsp": "acme"}, metadata=b"")
     with pytest.raises(hardpoint.ProviderNotFound) as caught:
         registry_of(site).record("backend", "npu")
     assert "1 problem was found in installed metadata" in caught.value.remedy

@@ -147,7 +147,10 @@ def _cold(page: Page, run: Run) -> None:
             f"## Cold start: {model.name}\n\nNew processes, medians of {ROUNDS} rounds taken in turn, "
             "PyTorch imported; from there to the "
             "first result, the runtime's own import included; of torch.compile without the seconds "
-            "in which its module is read. By hand: the runtime on a file of its own kind."
+            "in which its module is read. By hand: the runtime on a file of its own kind; either's "
+            "file is in the page cache. cpu is "
+            "AOTInductor; frozen, its constants are in the library, which is hashed whole, by one "
+            "thread, before it is opened."
         )
         head = ["", "s", "of torch.compile", "≤ 1/20", "to by hand", "≤ 1.2x"]
         page.add(table(head, rows))

@@ -13,13 +13,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hardpoint.package import strict_json
 from hardpoint.package.archive import Archive
 from hardpoint.package.pickles import refuse_pickles, sample_inputs
 from hardpoint.package.refusal import MalformedError, refusing
-from hardpoint.package.writer import ArchiveWriter
+
+if TYPE_CHECKING:
+    from hardpoint.package.writer import ArchiveWriter
 
 FORMAT = "hardpoint/1"
 MANIFEST = "extra/hardpoint/manifest.json"
@@ -34,6 +36,9 @@ _REFERENCE = {"entry", "dtype", "shape", "strides", "offset"}
 Level = Literal["full", "quick"]
 _WORTH_THREADS = 4 << 20
 _SMALL = 1 << 20
+# To give them to a thread costs more than to hash them.
+_FEW = 64 << 10
+_FLOATING = ("float", "bfloat", "complex")
 THREADS = "hardpoint-hash"
 # What "quick" does not hash: the tensors, which are nearly all of the bytes.
 _TENSORS = ("data/weights/weight_", "data/constants/tensor_", "data/hardpoint/tensors/tensor_")
@@ -117,24 +122,33 @@ class Checking:
         # The largest first, so that no thread is left alone with it at the end.
         names = sorted(self.manifest["entries"], key=lambda name: -entries[name].size)
         tensors = [name for name in names if name.startswith(_TENSORS)] if level == "full" else []
+        used = {(str(ref["entry"]), str(ref["dtype"])) for ref in references(self.manifest)}
+        exact = {name for name, dtype in used if not dtype.startswith(_FLOATING)}
+        floating = {name for name, _ in used} - exact
+
+        def steers(name: str) -> bool:
+            # Sizes and indices, by which native code goes, are small tensors, and mostly integers.
+            return entries[name].size < (_FEW if name in floating else _SMALL)
+
         if not program:
-            used = {str(reference["entry"]) for reference in references(self.manifest)}
-            tensors = [name for name in tensors if name in used or entries[name].size < _SMALL]
-        # Sizes and indices, which steer native code, are small tensors.
-        small = [name for name in tensors if entries[name].size < _SMALL]
-        self._first = [name for name in names if not name.startswith(_TENSORS)] + small
-        self._all = self._first + tensors[: len(tensors) - len(small)]
+            known = floating | exact
+            tensors = [name for name in tensors if name in known or entries[name].size < _SMALL]
+        self._first = [n for n in names if not n.startswith(_TENSORS)]
+        self._first += [name for name in tensors if steers(name)]
+        self._all = self._first + [name for name in tensors if not steers(name)]
         self._pool: ThreadPoolExecutor | None = None
         self._hashing: dict[str, Future[bool]] = {}
         self._changed: dict[str, bool] = {}
 
     def __enter__(self) -> Checking:
         if sum(self._archive.entries[name].size for name in self._all) >= _WORTH_THREADS:
-            self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), THREADS)
+            # One core is the caller's, who has other things to do first, and then hashes too.
+            self._pool = ThreadPoolExecutor(min(8, max(1, (os.cpu_count() or 1) - 1)), THREADS)
             # No thread to be had: who asks hashes what is left.
             with contextlib.suppress(RuntimeError):
                 for name in self._all:
-                    self._hashing[name] = self._pool.submit(self._differs, name)
+                    if self._archive.entries[name].size >= _FEW:
+                        self._hashing[name] = self._pool.submit(self._differs, name)
         return self
 
     def __exit__(
@@ -167,7 +181,10 @@ class Checking:
         for name in names:
             if name not in self._changed:
                 running = self._hashing.get(name)
-                self._changed[name] = running.result() if running else self._differs(name)
+                if running is None or running.cancel():  # nobody has begun with it
+                    self._changed[name] = self._differs(name)
+                else:
+                    self._changed[name] = running.result()
         changed = sorted(name for name in names if self._changed[name])
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from hardpoint.errors import PackageError
 from hardpoint.package.archive import Archive
 from hardpoint.package.refusal import MalformedError, refusing
-from hardpoint.package.writer import ArchiveWriter
+
+if TYPE_CHECKING:
+    from hardpoint.package.writer import ArchiveWriter
 
 TENSORS = "data/hardpoint/tensors/tensor_"
 DTYPES: Mapping[str, torch.dtype] = {
@@ -36,8 +37,7 @@ MAX_EXPANDED_BYTES = 1 << 30
 Ref = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(NamedTuple):
     """Elements ``[start, stop)`` of a storage, written as one entry."""
 
     start: int

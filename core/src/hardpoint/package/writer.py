@@ -14,10 +14,9 @@ import os
 import secrets
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from hardpoint.errors import PackageError
 from hardpoint.package import zip_layout as layout
@@ -32,16 +31,14 @@ _PADDING_FIELD = 0x4246  # "FB"
 _CHUNK = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(NamedTuple):
     """What was written for one entry."""
 
     bytes: int
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(NamedTuple):
     name: bytes
     crc32: int
     size: int

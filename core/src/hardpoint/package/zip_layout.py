@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import stat
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hardpoint.package.refusal import MalformedError
 
@@ -45,8 +45,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _OTHER_TOOL = "save it with hardpoint or torch.export.save, not with a zip tool"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file in the archive: where its bytes lie.
 
     :param name: without the archive's root folder.
@@ -61,8 +60,7 @@ class Entry:
     crc32: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
+class _Listed(NamedTuple):
     """One record of the central directory."""
 
     full_name: bytes

@@ -1,8 +1,9 @@
 """Reading what is installed, from metadata alone: nothing of a plugin is imported.
 
-One pass over ``importlib.metadata.distributions`` serves all kinds. Names and versions are read
-from the first header lines by hand, because parsing whole METADATA files as e-mail, README
-included, costs more than all the rest.
+One pass over ``importlib.metadata.distributions`` serves all kinds. Of a distribution without an
+entry point of ours only ``entry_points.txt`` is read, and its folder tells its name. Names and
+versions of the others are read from the first header lines by hand, because parsing whole METADATA
+files as e-mail, README included, costs more than all the rest.
 
 The formats: https://packaging.python.org/specifications/entry-points/ and /core-metadata/.
 """
@@ -14,7 +15,8 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from hardpoint.interfaces.kinds import KINDS, Kind
 from hardpoint.registry.reserved import normalize
@@ -27,8 +29,7 @@ _HEADER_LINE = re.compile(r"^(name|version)[ \t]*:[ \t]*(.*?)[ \t]*$", re.IGNORE
 _OBJECT = re.compile(r"(?P<module>\w+(?:\.\w+)*)(?:\s*:\s*(?P<attr>\w+(?:\.\w+)*))?\s*(?:\[.*\])?")
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One entry point: a distribution's claim to provide ``kind:name``.
 
     :param major: of the contract, from the group's name.
@@ -58,8 +59,7 @@ class Claim:
         return f"{self.dist} {self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """What one pass found.
 
     :param claims: in the order of the search path.
@@ -82,12 +82,13 @@ def scan(path: Sequence[str] | None, prefix: str) -> Scan:
     seen: dict[str, str] = {}
     for dist in metadata.distributions(path=folders):
         try:
-            header = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
-            points = dist.read_text("entry_points.txt") or ""
+            points = _entry_points(dist, prefix)
+            name, version = (points is None and _name_of_folder(dist)) or parse_header(
+                dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+            )
         except (OSError, UnicodeError) as error:
             problems.append(f"{_where(dist)}: unreadable metadata: {type(error).__name__}: {error}")
             continue
-        name, version = parse_header(header)
         if not name:
             problems.append(f"{_where(dist)}: its metadata has no Name")
             continue
@@ -98,7 +99,7 @@ def scan(path: Sequence[str] | None, prefix: str) -> Scan:
                 problems.append(f"{name}: installed twice in {folder}; reinstall it")
             continue
         seen[normalized] = folder
-        if f"{prefix}." not in points:
+        if points is None:
             continue
         for entry in parse_entry_points(points, prefix):
             if isinstance(entry, str):
@@ -106,6 +107,32 @@ def scan(path: Sequence[str] | None, prefix: str) -> Scan:
             else:
                 claims.append(Claim(*entry, name, version, dist))
     return Scan(tuple(claims), tuple(problems))
+
+
+def _entry_points(dist: metadata.Distribution, prefix: str) -> str | None:
+    """Its ``entry_points.txt``, if that may hold an entry of ours.
+
+    :raises OSError, UnicodeError: it cannot be read.
+    """
+    folder = getattr(dist, "_path", None)
+    if not isinstance(folder, Path):  # another finder's: a zip archive, a frozen application
+        text = dist.read_text("entry_points.txt") or ""
+        return text if f"{prefix}." in text else None
+    try:
+        # Not by pathlib: most of a listing is this.
+        with open(os.path.join(folder, "entry_points.txt"), "rb") as file:  # noqa: PTH118, PTH123
+            raw = file.read()
+    except (FileNotFoundError, NotADirectoryError):  # there is none; distutils wrote single files
+        return None
+    return raw.decode("utf-8") if f"{prefix}.".encode() in raw else None
+
+
+def _name_of_folder(dist: metadata.Distribution) -> tuple[str, str] | None:
+    """Name (as wheels escape it) and version, where the folder tells them without doubt."""
+    folder = getattr(dist, "_path", None)
+    stem, _, kind = folder.name.rpartition(".") if isinstance(folder, Path) else ("", "", "")
+    name, dash, version = stem.partition("-")
+    return (name, version) if name and kind == "dist-info" and "-" not in version and dash else None
 
 
 Entry = tuple[Kind, str, int, str, str, str]

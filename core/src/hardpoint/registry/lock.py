@@ -14,9 +14,9 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import NamedTuple
 
 from hardpoint.errors import ConfigError, LockMismatch
 from hardpoint.files import write_atomically
@@ -31,8 +31,7 @@ class UnusableLockError(ConfigError):
     """The lock file is missing or damaged: nothing may be loaded under it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(NamedTuple):
     """What one provider is pinned to; ``record`` is ``sha256:<hex>`` of RECORD's text."""
 
     dist: str
@@ -70,7 +69,7 @@ def write(claims: Iterable[Claim], path: Path) -> None:
 
     :raises ConfigError: a distribution has no RECORD, or ``path`` cannot be written.
     """
-    providers = {claim.key: asdict(pin(claim)) for claim in sorted(claims, key=lambda c: c.key)}
+    providers = {claim.key: pin(claim)._asdict() for claim in sorted(claims, key=lambda c: c.key)}
     text = json.dumps({"hardpoint-lock": FORMAT, "providers": providers}, indent=2) + "\n"
     try:
         write_atomically(path, text)
@@ -92,9 +91,7 @@ def read(path: Path) -> Mapping[str, Pin]:
         if whole["hardpoint-lock"] != FORMAT:
             raise ValueError(f"format {whole['hardpoint-lock']!r}, this core reads {FORMAT}")
         pins = {key: Pin(**fields) for key, fields in whole["providers"].items()}
-        if not all(
-            isinstance(part, str) for each in pins.values() for part in asdict(each).values()
-        ):
+        if not all(isinstance(part, str) for each in pins.values() for part in each):
             raise ValueError("a field is not a string")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnusableLockError(

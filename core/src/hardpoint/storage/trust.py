@@ -33,6 +33,9 @@ _SHARED = {
     0x786F4256: "a shared folder of VirtualBox",
 }
 _STATFS_BYTES = 256  # more than any Linux fills
+# Made once: ctypes takes longer to make a type than the kernel to answer.
+_Answer = ctypes.c_char * _STATFS_BYTES
+_FSTATFS = getattr(_LIBC, "fstatfs", None)
 
 
 def why_not_to_map(descriptor: int, status: os.stat_result) -> str | None:
@@ -55,9 +58,9 @@ def shared_file_system(kind: int) -> str | None:
 
 def _kind(descriptor: int) -> int:
     """``f_type`` of statfs(2); 0 where it cannot be asked."""
-    if sys.platform != "linux" or sys.maxsize < 1 << 32:
+    if _FSTATFS is None or sys.platform != "linux" or sys.maxsize < 1 << 32:
         return 0
-    answer = (ctypes.c_char * _STATFS_BYTES)()
-    if _LIBC.fstatfs(descriptor, answer):
+    answer = _Answer()
+    if _FSTATFS(descriptor, answer):
         return 0
     return ctypes.c_long.from_buffer(answer).value
