@@ -129,6 +129,25 @@ def test_a_folder_that_does_not_tell_the_name_is_asked_for_it(tmp_path: Path) ->
     assert registry_of(first, second).records() == ()
 
 
+def test_what_an_uninstall_left_behind_hides_nothing_and_is_reported(tmp_path: Path) -> None:
+    first, second = FakeSite(tmp_path / "first"), FakeSite(tmp_path / "second")
+    for file in first.add("acme-npu").iterdir():
+        file.unlink()
+    second.add("acme-npu", "1.1", entries={"backend.v1:npu": "acme"})
+    registry = registry_of(first, second)
+    assert [record.origin for record in registry.records()] == ["acme-npu 1.1"]
+    (problem,) = registry.problems
+    assert "first/acme_npu-1.0.dist-info: its metadata has no Name" in problem
+
+
+def test_a_folder_without_a_version_tells_no_name(tmp_path: Path) -> None:
+    first, second = FakeSite(tmp_path / "first"), FakeSite(tmp_path / "second")
+    other = first.add("acme-npu", entry_points="")
+    other.rename(other.with_name("acme-npu.dist-info"))
+    second.add("acme", entries={"backend.v1:npu": "acme"})
+    assert registry_of(first, second).names("backend") == ("npu",)
+
+
 def test_a_distribution_in_a_zip_archive_is_found(site: FakeSite, tmp_path: Path) -> None:
     info = site.add("acme-npu", "1.5", entries={"backend.v1:npu": "acme"})
     site.add("other", entry_points="[console_scripts]\nother = other")

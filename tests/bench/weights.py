@@ -115,11 +115,12 @@ def limits_of(scenario: str, files: Sequence[Path], ours: dict[str, float], *, c
     :param ours: the best of our results; ``handles`` is held against the limits.
     """
     nbytes = int(ours["bytes"])
-    limits = {"copying as many bytes with all cores": memcpy_limit(nbytes)}
-    if scenario != "into":
-        limits["the same into memory that is new"] = new_memory_limit(nbytes)
     if cold:
         limits = {"reading past the cache": min(direct_limit(files[0]) for _ in range(3))}
+    else:
+        limits = {"copying as many bytes with all cores": memcpy_limit(nbytes)}
+        if scenario != "into":
+            limits["the same into memory that is new"] = new_memory_limit(nbytes)
     return "\n".join(
         f"- the machine's limit, {words}: {limit:.3f} s; "
         f"ours is at {limit / ours['handles']:.0%} of it"

@@ -122,7 +122,8 @@ class Checking:
         # The largest first, so that no thread is left alone with it at the end.
         names = sorted(self.manifest["entries"], key=lambda name: -entries[name].size)
         tensors = [name for name in names if name.startswith(_TENSORS)] if level == "full" else []
-        used = {(str(ref["entry"]), str(ref["dtype"])) for ref in references(self.manifest)}
+        found = references(self.manifest) if tensors else ()
+        used = {(str(reference["entry"]), str(reference["dtype"])) for reference in found}
         exact = {name for name, dtype in used if not dtype.startswith(_FLOATING)}
         floating = {name for name, _ in used} - exact
 
@@ -178,13 +179,14 @@ class Checking:
         refuse_pickles(self._archive)
 
     def _refuse(self, names: Sequence[str]) -> None:
-        for name in names:
+        unknown = [name for name in names if name not in self._changed]
+        for name in reversed(unknown):  # the threads come from the front
+            running = self._hashing.get(name)
+            if running is None or running.cancel():  # nobody has begun with it
+                self._changed[name] = self._differs(name)
+        for name in unknown:
             if name not in self._changed:
-                running = self._hashing.get(name)
-                if running is None or running.cancel():  # nobody has begun with it
-                    self._changed[name] = self._differs(name)
-                else:
-                    self._changed[name] = running.result()
+                self._changed[name] = self._hashing[name].result()
         changed = sorted(name for name in names if self._changed[name])
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""

@@ -1,7 +1,7 @@
 """Reading what is installed, from metadata alone: nothing of a plugin is imported.
 
-One pass over ``importlib.metadata.distributions`` serves all kinds. Of a distribution without an
-entry point of ours only ``entry_points.txt`` is read, and its folder tells its name. Names and
+One pass over ``importlib.metadata.distributions`` serves all kinds. Of a wheel without an entry
+point of ours only ``entry_points.txt`` is read, and its folder tells its name. Names and
 versions of the others are read from the first header lines by hand, because parsing whole METADATA
 files as e-mail, README included, costs more than all the rest.
 
@@ -74,7 +74,7 @@ def scan(path: Sequence[str] | None, prefix: str) -> Scan:
     """Read the metadata of every distribution on ``path`` (default: ``sys.path``).
 
     The first distribution of a name hides later ones, as it does for imports, even if only the
-    later one has our entry points.
+    later one has our entry points. One that cannot be read hides none.
     """
     folders = _once(sys.path if path is None else path)
     claims: list[Claim] = []
@@ -128,11 +128,21 @@ def _entry_points(dist: metadata.Distribution, prefix: str) -> str | None:
 
 
 def _name_of_folder(dist: metadata.Distribution) -> tuple[str, str] | None:
-    """Name (as wheels escape it) and version, where the folder tells them without doubt."""
+    """Name (as wheels escape it) and version, where the folder tells them without doubt: it is one
+    that an uninstall left behind, if it has no METADATA.
+    """
     folder = getattr(dist, "_path", None)
-    stem, _, kind = folder.name.rpartition(".") if isinstance(folder, Path) else ("", "", "")
-    name, dash, version = stem.partition("-")
-    return (name, version) if name and kind == "dist-info" and "-" not in version and dash else None
+    if not isinstance(folder, Path):
+        return None
+    stem, _, kind = folder.name.rpartition(".")
+    name, _, version = stem.partition("-")
+    if not name or not version[:1].isdigit() or "-" in version or kind != "dist-info":
+        return None
+    try:
+        whole = os.stat(os.path.join(folder, "METADATA")).st_size > 0  # noqa: PTH116, PTH118
+    except OSError:
+        return None
+    return (name, version) if whole else None
 
 
 Entry = tuple[Kind, str, int, str, str, str]
