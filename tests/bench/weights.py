@@ -116,7 +116,9 @@ def limits_of(scenario: str, files: Sequence[Path], ours: dict[str, float], *, c
     """
     nbytes = int(ours["bytes"])
     if cold:
-        limits = {"reading past the cache": min(direct_limit(files[0]) for _ in range(3))}
+        limits = {
+            "reading past the cache, right after": min(direct_limit(files[0]) for _ in range(3))
+        }
     else:
         limits = {"copying as many bytes with all cores": memcpy_limit(nbytes)}
         if scenario != "into":
