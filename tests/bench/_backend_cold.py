@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from _backend_models import Model, made
+from _page_cache import warm
 
 import hardpoint as hp
 
@@ -139,11 +140,8 @@ def fresh(code: str, path: Path, inputs: Path, threads: int) -> Callable[[], flo
 
     def once() -> float:
         # A cold process, not a cold disk: a busy host may have had the guest give it back.
-        for part in {path, path.with_suffix(".bin")}:  # where OpenVINO's weights are
-            if part.exists():
-                with part.open("rb") as file:
-                    while file.read(8 << 20):
-                        pass
+        weights = path.with_suffix(".bin")  # OpenVINO's
+        warm([path, weights] if weights.exists() else [path])
         environment = {
             **os.environ, "OMP_NUM_THREADS": str(threads),
             "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",

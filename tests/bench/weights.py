@@ -20,6 +20,7 @@ from pathlib import Path
 
 import _weights_data
 from _limits import GIB, direct_limit, memcpy_limit, new_memory_limit, timed
+from _page_cache import forget, warm
 from _plot import plot
 from _report import Page, ratio, table
 from _weights_cases import back
@@ -69,23 +70,6 @@ def run(case: str, files: Sequence[Path], backed: int) -> dict[str, float]:
         raise SystemExit(f"{case} failed:\n{done.stderr[-2000:]}")
     answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return answer
-
-
-def forget(files: Sequence[Path]) -> None:
-    """Drop the files from the page cache."""
-    for file in files:
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def warm(files: Sequence[Path]) -> None:
-    """Into the page cache: a busy host may have had the guest give it back since the last run."""
-    buffer = bytearray(8 << 20)
-    for file in files:
-        with file.open("rb", buffering=0) as opened:
-            while opened.readinto(buffer):
-                pass
 
 
 def measure(
