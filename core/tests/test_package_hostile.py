@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import struct
@@ -12,7 +13,7 @@ import pytest
 
 from hardpoint.errors import PackageError
 from hardpoint.package import zip_layout
-from hardpoint.package.archive import Archive
+from hardpoint.package.archive import PART, Archive
 from hardpoint.package.integrity import DIGEST, MANIFEST, check_manifest, finish_manifest
 from hardpoint.package.refusal import AGAIN
 from hardpoint.package.tensors import tensor_from_ref
@@ -322,8 +323,6 @@ def test_the_quick_check_leaves_out_weights_and_nothing_else(package):
 
 
 def rewritten(package: Path, manifest: bytes, digest: bytes | None = None) -> Path:
-    import hashlib
-
     target = package.with_name("bad.pt2")
     with Archive.open(package) as archive, ArchiveWriter(target) as made:
         for name in archive.entries:
@@ -384,6 +383,69 @@ def test_a_manifest_that_does_not_fit_the_entries_is_refused(package, change, ca
     manifest = manifest_of(package)
     change(manifest["entries"])
     bad = rewritten(package, json.dumps(manifest).encode())
+    assert message(bad, check_manifest) == refused(bad, cause)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A package with an entry of three parts, the last of one byte."""
+    path = tmp_path_factory.mktemp("large") / "good.pt2"
+    with ArchiveWriter(path) as made:
+        made.add(CODE, bytes(2 * PART) + b"x")
+        made.add("data/small", bytes(PART))
+        finish_manifest(made, {"format": "hardpoint/1", "artifacts": []})
+    return path
+
+
+def test_a_large_entry_has_a_hash_for_each_part(large):
+    entries = manifest_of(large)["entries"]
+    parts = [hashlib.sha256(part).hexdigest() for part in (bytes(PART), bytes(PART), b"x")]
+    assert entries[CODE]["parts"] == parts
+    assert entries[CODE]["sha256"] == hashlib.sha256(bytes(2 * PART) + b"x").hexdigest()
+    assert entries["data/small"].keys() == {"bytes", "sha256"}
+    with Archive.open(large) as archive:
+        assert check_manifest(archive)["entries"] == entries
+
+
+def test_one_of_before_there_were_parts_is_checked_as_a_whole(large):
+    manifest = manifest_of(large)
+    del manifest["entries"][CODE]["parts"]
+    old = rewritten(large, json.dumps(manifest).encode())
+    with Archive.open(old) as archive:
+        check_manifest(archive)
+    offset = Archive.open(old).entries[CODE].offset
+    changed(old, offset + PART)
+    assert message(old, check_manifest) == refused(
+        old, f"the content of '{CODE}' was changed or damaged"
+    )
+
+
+@pytest.mark.parametrize("at", [0, PART - 1, PART, 2 * PART])
+def test_a_change_in_any_part_is_found(large, at, tmp_path):
+    bad = tmp_path / "bad.pt2"
+    bad.write_bytes(large.read_bytes())
+    changed(bad, Archive.open(bad).entries[CODE].offset + at)
+    assert message(bad, check_manifest) == refused(
+        bad, f"the content of '{CODE}' was changed or damaged"
+    )
+
+
+def changed(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        [byte] = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "parts", [[], ["00"] * 2, ["00"] * 4, ["00", "00", 3], {"0": "00"}, None, "000"], ids=range(7)
+)
+def test_hashes_of_parts_that_do_not_fit_are_refused(large, parts):
+    manifest = manifest_of(large)
+    manifest["entries"][CODE]["parts"] = parts
+    bad = rewritten(large, json.dumps(manifest).encode())
+    cause = f"the manifest's hashes of parts of entry '{CODE}' do not fit it"
     assert message(bad, check_manifest) == refused(bad, cause)
 
 

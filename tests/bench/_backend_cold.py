@@ -49,7 +49,7 @@ BY_HAND = {
     "cpu": "torch._C._aoti.AOTIModelPackageLoader(sys.argv[1], 'model', False, 1, -1).run(inputs)",
 }
 TORCH = "torch.compile"
-# AOTInductor with its own settings, and with constants folded and kept in the library.
+# AOTInductor with constants folded and repacked.
 FROZEN = "cpu, frozen"
 ROUNDS = 9
 

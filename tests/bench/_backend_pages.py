@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REDUCED = (
     "**Reduced (`--quick`)**: each target's default variant (for decoding, all but those of cpu's "
     "compilers), the precisions that are claimed, `auto` on two models with one error and four "
-    "minutes, cold start of MiniLM alone, accuracy of each precision on the first target "
+    "minutes, accuracy of each precision on the first target "
     "that has it, and a decoder trained for a tenth of the steps."
 )
 
@@ -149,8 +149,7 @@ def _cold(page: Page, run: Run) -> None:
             "first result, the runtime's own import included; of torch.compile without the seconds "
             "in which its module is read. By hand: the runtime on a file of its own kind; either's "
             "file is in the page cache. cpu is "
-            "AOTInductor; frozen, its constants are in the library, which is hashed whole, by one "
-            "thread, before it is opened."
+            "AOTInductor, with its own settings and frozen (constants folded and repacked)."
         )
         head = ["", "s", "of torch.compile", "≤ 1/20", "to by hand", "≤ 1.2x"]
         page.add(table(head, rows))

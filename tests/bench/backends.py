@@ -41,9 +41,9 @@ QUICK_PRECISIONS = {
     "recurrent": ("fp32", "bf16", "int8"), "prefill": ("fp32", "bf16", "int8w"),
     "decode": ("fp32", "bf16", "int8w", "int4w"),
 }  # fmt: skip
-# Whose cold start is measured, and by whom auto is tried under --quick.
+# Whose cold start is measured.
 COLD = ("resnet50", "minilm")
-QUICK_COLD = ("minilm",)
+# By whom auto is tried under --quick.
 QUICK_AUTO = ("mobilenet-v2", "minilm")
 
 
@@ -142,7 +142,7 @@ class Run:
                     "final", model.name, lambda: self.final(model, candidates),
                     candidates=[c.key for c in candidates],
                 )  # fmt: skip
-        if "cold" in self.parts and model.name in (QUICK_COLD if self.quick else COLD):
+        if "cold" in self.parts and model.name in COLD:
             self.kept.measure("cold", model.name, lambda: self.cold(model), targets=self.targets)
 
     def slices(self, model: Model) -> Iterator[tuple[str, str]]:

@@ -272,7 +272,7 @@ def mlp() -> Callable[[str], tuple[Case, Executable]]:
     return functools.cache(lambda mode: (_made("mlp"), _built(_made("mlp").program(), mode=mode)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def compiled() -> Callable[..., Artifact]:
     """Compile a program; the artifact as it comes out of a package."""
     return _compiled

@@ -17,12 +17,12 @@ from hardpoint.errors import (
 from hardpoint.events import Event
 from hardpoint.interfaces.kinds import Target
 from hardpoint.package.load import load_package
-from hardpoint.runtime.model import CompiledModel, Fallback, Replacement
-from hardpoint.runtime.wiring import FaultedError
 
 if TYPE_CHECKING:
     from hardpoint.compiler.request import Options
     from hardpoint.registry.registry import Registry
+    from hardpoint.runtime.model import CompiledModel, Fallback, Replacement
+    from hardpoint.runtime.wiring import FaultedError
 
 # Why an artifact may not run here although the package is sound and policy allows its backend.
 ELSEWHERE = (ProviderNotFound, ProviderUnavailable, ProviderFailed, ArtifactError)

@@ -22,6 +22,8 @@ FORMAT = b"pt2"
 VERSION = b"0"
 BYTE_ORDER = b"little"
 MAX_JSON = 256 << 20
+# An entry larger than this is hashed in parts of this size, too: many threads share it.
+PART = 8 << 20
 
 
 class Archive:

@@ -1,8 +1,9 @@
 """The manifest: what a package says of itself, and the hash of every entry.
 
-The manifest lists size and SHA-256 of all other entries; ``manifest.sha256`` holds the digest of
-the manifest itself. This finds damage, and any change by somebody who does not rewrite both; it is
-no signature, and says nothing of who made the package.
+The manifest lists size and SHA-256 of all other entries, and of large ones that of each 8 MiB, too,
+by which threads share them; ``manifest.sha256`` holds the digest of the manifest itself. This finds
+damage, and any change by somebody who does not rewrite both; it is no signature, and says nothing
+of who made the package.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hardpoint.package import strict_json
-from hardpoint.package.archive import Archive
+from hardpoint.package.archive import PART, Archive
 from hardpoint.package.pickles import refuse_pickles, sample_inputs
 from hardpoint.package.refusal import MalformedError, refusing
 
@@ -53,6 +54,7 @@ def finish_manifest(writer: ArchiveWriter, fields: Mapping[str, object]) -> None
     """
     entries = {
         name: {"bytes": digest.bytes, "sha256": digest.sha256}
+        | ({"parts": digest.parts} if digest.parts else {})
         for name, digest in writer.digests.items()
     }
     data = strict_json.canonical({**fields, "entries": entries})
@@ -122,34 +124,37 @@ class Checking:
         # The largest first, so that no thread is left alone with it at the end.
         names = sorted(self.manifest["entries"], key=lambda name: -entries[name].size)
         tensors = [name for name in names if name.startswith(_TENSORS)] if level == "full" else []
-        found = references(self.manifest) if tensors else ()
-        used = {(str(reference["entry"]), str(reference["dtype"])) for reference in found}
-        exact = {name for name, dtype in used if not dtype.startswith(_FLOATING)}
-        floating = {name for name, _ in used} - exact
+        # Entries that artifacts use: whether all that is in them is floating-point.
+        floating: dict[str, bool] = {}
+        for reference in references(self.manifest) if tensors else ():
+            name = str(reference["entry"])
+            number = str(reference["dtype"]).startswith(_FLOATING)
+            floating[name] = number and floating.get(name, True)
 
         def steers(name: str) -> bool:
             # Sizes and indices, by which native code goes, are small tensors, and mostly integers.
-            return entries[name].size < (_FEW if name in floating else _SMALL)
+            return entries[name].size < (_FEW if floating.get(name) else _SMALL)
 
         if not program:
-            known = floating | exact
-            tensors = [name for name in tensors if name in known or entries[name].size < _SMALL]
-        self._first = [n for n in names if not n.startswith(_TENSORS)]
-        self._first += [name for name in tensors if steers(name)]
-        self._all = self._first + [name for name in tensors if not steers(name)]
+            tensors = [name for name in tensors if name in floating or entries[name].size < _SMALL]
+        first = [name for name in names if not name.startswith(_TENSORS)]
+        first += [name for name in tensors if steers(name)]
+        self._first = [piece for name in first for piece in self._pieces(name)]
+        rest = [name for name in tensors if not steers(name)]
+        self._all = self._first + [piece for name in rest for piece in self._pieces(name)]
         self._pool: ThreadPoolExecutor | None = None
-        self._hashing: dict[str, Future[bool]] = {}
-        self._changed: dict[str, bool] = {}
+        self._hashing: dict[_Piece, Future[bool]] = {}
+        self._changed: dict[_Piece, bool] = {}
 
     def __enter__(self) -> Checking:
-        if sum(self._archive.entries[name].size for name in self._all) >= _WORTH_THREADS:
+        if sum(piece.size for piece in self._all) >= _WORTH_THREADS:
             # One core is the caller's, who has other things to do first, and then hashes too.
             self._pool = ThreadPoolExecutor(min(8, max(1, (os.cpu_count() or 1) - 1)), THREADS)
             # No thread to be had: who asks hashes what is left.
             with contextlib.suppress(RuntimeError):
-                for name in self._all:
-                    if self._archive.entries[name].size >= _FEW:
-                        self._hashing[name] = self._pool.submit(self._differs, name)
+                for piece in self._all:
+                    if piece.size >= _FEW:
+                        self._hashing[piece] = self._pool.submit(self._differs, piece)
         return self
 
     def __exit__(
@@ -178,26 +183,43 @@ class Checking:
                 raise MalformedError(f"it holds the pickle {samples[0]!r}, which no package needs")
         refuse_pickles(self._archive)
 
-    def _refuse(self, names: Sequence[str]) -> None:
-        unknown = [name for name in names if name not in self._changed]
-        for name in reversed(unknown):  # the threads come from the front
-            running = self._hashing.get(name)
+    def _refuse(self, pieces: Sequence[_Piece]) -> None:
+        unknown = [piece for piece in pieces if piece not in self._changed]
+        for piece in reversed(unknown):  # the threads come from the front
+            running = self._hashing.get(piece)
             if running is None or running.cancel():  # nobody has begun with it
-                self._changed[name] = self._differs(name)
-        for name in unknown:
-            if name not in self._changed:
-                self._changed[name] = self._hashing[name].result()
-        changed = sorted(name for name in names if self._changed[name])
+                self._changed[piece] = self._differs(piece)
+        for piece in unknown:
+            if piece not in self._changed:
+                self._changed[piece] = self._hashing[piece].result()
+        changed = sorted({piece.name for piece in pieces if self._changed[piece]})
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             what = f"the content of {', '.join(map(repr, changed[:3]))}{more}"
             with refusing(self._archive.path):
                 raise MalformedError(f"{what} was changed or damaged")
 
-    def _differs(self, name: str) -> bool:
+    def _pieces(self, name: str) -> Iterator[_Piece]:
+        facts, size = self.manifest["entries"][name], self._archive.entries[name].size
+        if "parts" not in facts:
+            yield _Piece(name, 0, size, facts["sha256"])
+            return
+        for at, sha256 in zip(range(0, size, PART), facts["parts"], strict=True):
+            yield _Piece(name, at, min(PART, size - at), sha256)
+
+    def _differs(self, piece: _Piece) -> bool:
         # hashlib lets go of the GIL, so that threads hash at the speed of all cores.
-        actual = hashlib.sha256(self._archive.view(name)).hexdigest()
-        return bool(actual != self.manifest["entries"][name]["sha256"])
+        data = self._archive.view(piece.name)[piece.at : piece.at + piece.size]
+        return hashlib.sha256(data).hexdigest() != piece.sha256
+
+
+class _Piece(NamedTuple):
+    """What one thread hashes at a time: an entry, or a part of one."""
+
+    name: str
+    at: int
+    size: int
+    sha256: str
 
 
 def references(value: object) -> Iterator[dict[str, Any]]:
@@ -230,3 +252,13 @@ def _check_list(archive: Archive, listed: Mapping[str, Any]) -> None:
             raise MalformedError(f"entry {name!r} has another size than its manifest says")
         if not isinstance(facts.get("sha256"), str):
             raise MalformedError(f"the manifest has no hash of entry {name!r}")
+        if "parts" in facts and not _fit(facts["parts"], size):
+            raise MalformedError(f"the manifest's hashes of parts of entry {name!r} do not fit it")
+
+
+def _fit(parts: object, size: int) -> bool:
+    return (
+        isinstance(parts, list)
+        and len(parts) == -(-size // PART)
+        and all(isinstance(part, str) for part in parts)
+    )

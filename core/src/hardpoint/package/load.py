@@ -1,7 +1,8 @@
 """Load a package, in any process, without unpickling.
 
 What compiles, saves or reads the program is imported when it is asked for: PyTorch's serializer and
-sympy take a second to import, and a package that merely runs needs neither.
+sympy take a second to import, and a package that merely runs needs neither. What a package needs in
+order to run is imported while threads hash its entries already.
 """
 
 from __future__ import annotations
@@ -12,16 +13,14 @@ from typing import TYPE_CHECKING
 
 from hardpoint.collection import young_only
 from hardpoint.package.archive import Archive
-from hardpoint.package.contents import Contents, read_contents
 from hardpoint.package.integrity import Checking, Level, check_manifest
-from hardpoint.planning.devices import find_device
-from hardpoint.runtime.model import CompiledModel, ModelFacts
-from hardpoint.runtime.opening import open_artifact
-from hardpoint.runtime.step import OpenedSegment
 
 if TYPE_CHECKING:
+    from hardpoint.package.contents import Contents
     from hardpoint.program.program import Program
     from hardpoint.registry.registry import Registry
+    from hardpoint.runtime.model import CompiledModel
+    from hardpoint.runtime.step import OpenedSegment
 
 
 def load_package(
@@ -42,7 +41,11 @@ def load_package(
     opened: list[OpenedSegment] = []
     try:
         with young_only(), Checking(archive, verify, program=False) as checking:
-            # While threads hash: what needs the manifest alone, and the imports of the backends.
+            # While threads hash: our imports and the backends', and what needs the manifest alone.
+            from hardpoint.package.contents import read_contents
+            from hardpoint.planning.devices import find_device
+            from hardpoint.runtime.opening import open_artifact
+
             contents = read_contents(archive, checking.manifest)
             targets = dict.fromkeys(target for target, _ in contents.artifacts.values())
             devices = {target: find_device(registry, target) for target in targets}
@@ -66,6 +69,8 @@ def _assemble(
     registry: Registry,
     verify: Level,
 ) -> CompiledModel:
+    from hardpoint.runtime.model import CompiledModel, ModelFacts
+
     return CompiledModel(
         signature=contents.signature,
         schedule=contents.schedule,

@@ -13,14 +13,16 @@ import hashlib
 import os
 import secrets
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import BinaryIO, NamedTuple
 
 from hardpoint.errors import PackageError
 from hardpoint.package import zip_layout as layout
-from hardpoint.package.archive import BYTE_ORDER, FORMAT, VERSION
+from hardpoint.package.archive import BYTE_ORDER, FORMAT, PART, VERSION
 from hardpoint.package.refusal import MalformedError
 
 ROOT = "hardpoint"
@@ -28,14 +30,18 @@ ROOT = "hardpoint"
 _CONTAINER_VERSION = b"6\n"
 _DATE = (1 << 5) | 1  # 1980-01-01, the first day that zip can say
 _PADDING_FIELD = 0x4246  # "FB"
-_CHUNK = 8 << 20
 
 
 class Digest(NamedTuple):
-    """What was written for one entry."""
+    """What was written for one entry.
+
+    :param parts: SHA-256 of each :data:`~hardpoint.package.archive.PART` bytes; empty where the
+        entry is no larger.
+    """
 
     bytes: int
     sha256: str
+    parts: tuple[str, ...]
 
 
 class _Written(NamedTuple):
@@ -77,18 +83,14 @@ class ArchiveWriter:
             raise self._failed(f"entry {name!r} is written twice")
         view = memoryview(data)
         view = view.cast("B") if view.nbytes else memoryview(b"")
-        sha256 = hashlib.sha256()
-        crc = 0
-        for at in range(0, len(view), _CHUNK):
-            chunk = view[at : at + _CHUNK]
-            sha256.update(chunk)
-            crc = zlib.crc32(chunk, crc)
+        chunks = [view[at : at + PART] for at in range(0, len(view), PART)]
+        crc, digest = _digest(chunks)
         record = _Written(f"{ROOT}/{name}".encode(), crc, len(view), self._position)
         self._write(_local_header(record))
-        for at in range(0, len(view), _CHUNK):
-            self._write(view[at : at + _CHUNK])
+        for chunk in chunks:
+            self._write(chunk)
         self._written.append(record)
-        self._digests[name] = Digest(len(view), sha256.hexdigest())
+        self._digests[name] = digest
 
     def __enter__(self) -> ArchiveWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -165,6 +167,24 @@ class ArchiveWriter:
             cause=cause,
             remedy="check the folder, its permissions and the free space, then save again",
         )
+
+
+def _digest(chunks: Sequence[memoryview]) -> tuple[int, Digest]:
+    """CRC-32 and hashes of an entry in chunks of one part each."""
+    with ExitStack() as stack:
+        parts: Iterable[str] = ()
+        if len(chunks) > 1:  # by threads, while the whole is hashed here
+            parts = stack.enter_context(ThreadPoolExecutor()).map(_sha256, chunks)
+        whole, crc, size = hashlib.sha256(), 0, 0
+        for chunk in chunks:
+            whole.update(chunk)
+            crc = zlib.crc32(chunk, crc)
+            size += len(chunk)
+        return crc, Digest(size, whole.hexdigest(), tuple(parts))
+
+
+def _sha256(data: memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _sizes(record: _Written) -> tuple[int, bytes]:

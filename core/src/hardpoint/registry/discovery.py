@@ -114,8 +114,8 @@ def _entry_points(dist: metadata.Distribution, prefix: str) -> str | None:
 
     :raises OSError, UnicodeError: it cannot be read.
     """
-    folder = getattr(dist, "_path", None)
-    if not isinstance(folder, Path):  # another finder's: a zip archive, a frozen application
+    folder = _folder(dist)
+    if folder is None:  # another finder's: a zip archive, a frozen application
         text = dist.read_text("entry_points.txt") or ""
         return text if f"{prefix}." in text else None
     try:
@@ -131,8 +131,8 @@ def _name_of_folder(dist: metadata.Distribution) -> tuple[str, str] | None:
     """Name (as wheels escape it) and version, where the folder tells them without doubt: it is one
     that an uninstall left behind, if it has no METADATA.
     """
-    folder = getattr(dist, "_path", None)
-    if not isinstance(folder, Path):
+    folder = _folder(dist)
+    if folder is None:
         return None
     stem, _, kind = folder.name.rpartition(".")
     name, _, version = stem.partition("-")
@@ -195,5 +195,10 @@ def _once(path: Sequence[str]) -> list[str]:
 
 def _where(dist: metadata.Distribution) -> str:
     """A way to find a distribution that cannot tell its name."""
-    # There is no public way to the dist-info folder itself; its parent is the next best.
-    return str(getattr(dist, "_path", dist.locate_file("")))
+    return str(_folder(dist) or dist.locate_file(""))
+
+
+def _folder(dist: metadata.Distribution) -> Path | None:
+    """The dist-info folder itself, to which there is no public way; ``None`` in a zip archive."""
+    folder = getattr(dist, "_path", None)
+    return folder if isinstance(folder, Path) else None

@@ -1,8 +1,8 @@
 """Mode ``aot``: compiled once by AOTInductor into a shared library; loading needs no compiler.
 
 The library goes into the artifact without the weights: they are handed to it where they lie, by
-reference. With ``freezing`` they are folded into the library instead: most of them then have a
-layout of oneDNN's own, which is no plain memory that one could hand over.
+reference; those, too, that ``freezing`` made of them. For other devices than the CPU ``freezing``
+leaves them inside the library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, NoReturn, cast
 import torch
 
 from hardpoint import Artifact, ArtifactError, Executable
-from hardpoint_cpu import eager, executed, forks, host
+from hardpoint_cpu import constants, eager, executed, forks, host
+from hardpoint_cpu.constants import Made
 from hardpoint_cpu.formats import AOT
 from hardpoint_cpu.library import CALLS, LIBRARY, PACKAGE, Library, files
 from hardpoint_cpu.origin import artifact_error, compile_error, in_words
@@ -43,9 +44,10 @@ def compile_segment(
     for attribute, (name, tensor) in segment.weights.items():
         # The library is compiled for the layout that it sees: let it be the one that is certain.
         segment.weights[attribute] = (name, tensor.contiguous())
+    inside = tuning.freezing and device.type != "cpu"
     contents, facts, made = _compile(segment, described, tuning, device)
     library = Library(contents, device)
-    needed = {} if tuning.freezing else _constants(library, segment, made)
+    needed, layouts = ({}, {}) if inside else constants.keep(library.constants, segment, made)
     tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
     return Artifact(
         format=kind,
@@ -58,6 +60,7 @@ def compile_segment(
             "isa": facts["AOTI_CPU_ISA"].split(),
             "sha256": {name: _sha256(data) for name, data in contents.items()},
             "constants": needed,
+            "layouts": layouts,
             "freezing": tuning.freezing,
             executed.KEY: segment.executed.to_json(),
         },
@@ -78,52 +81,34 @@ def _refuse_custom(segment: Segment) -> None:
 
 def _compile(
     segment: Segment, described: Mapping[str, Any], tuning: Tuning, device: torch.device
-) -> tuple[dict[str, bytes], Mapping[str, str], Mapping[str, torch.Tensor]]:
-    """See :func:`hardpoint_cpu.library.files`; and the constants that are left to be given, those
-    of Inductor's own, too.
-    """
+) -> tuple[dict[str, bytes], Mapping[str, str], Made]:
+    """See :func:`hardpoint_cpu.library.files`; and the constants that are left to be given."""
+    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_aot
 
+    from hardpoint_cpu.inductor import compiling, observed  # loading needs no compiler
+    from hardpoint_cpu.lowered import Lowered
+
+    lowered = Lowered()
     patches: dict[str, Any] = {
         "aot_inductor.package": True,
-        "aot_inductor.package_constants_in_so": tuning.freezing,
+        "aot_inductor.package_constants_in_so": tuning.freezing and device.type != "cpu",
     }
-    if not tuning.freezing:  # the only setting that gives them back; nothing is pickled here
+    if device.type != "cpu" and not tuning.freezing:
+        # Of a package they are asked for by the program's names; nothing is pickled here.
         patches["aot_inductor.package_constants_on_disk_format"] = "pickle_weights"
-    from hardpoint_cpu.inductor import compiling, observed  # loading needs no compiler
-
     with (
         compiling(described, device) as (_, inputs),
         observed(tuning, segment.executed),
+        config.patch("_post_fusion_custom_pass", lowered),  # of its patches it takes copies
     ):
         made = compile_fx_aot(segment.module(), inputs, config_patches=patches)
     parts = [made] if isinstance(made, str) else list(cast("list[Any]", made))
-    held = {name: t for p in parts if isinstance(p, dict) for name, (t, _) in p.items()}
-    return *files([part for part in parts if isinstance(part, str)], device), held
-
-
-def _constants(
-    library: Library, segment: Segment, made: Mapping[str, torch.Tensor]
-) -> dict[str, str]:
-    """The library's name of each constant -> the artifact's name of the weight.
-
-    :param made: constants that Inductor gave back; those that are new become weights.
-    """
-    needed = {}
-    for constant in sorted(library.constants):
-        if constant not in segment.weights:
-            if constant not in made:
-                raise compile_error(
-                    "AOTInductor made a constant that the artifact cannot hold",
-                    cause=f"the library asks for {constant!r}, which is no weight of the segment",
-                    remedy="use the option freezing, which keeps constants in the library",
-                )
-            tensor = made[constant].detach().cpu().contiguous()
-            # Named by what it is: artifacts of one package share weights by their names.
-            content = _sha256(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            segment.weights[constant] = (f"@constant-{content[:16]}", tensor)
-        needed[constant] = segment.weights[constant][0]
-    return needed
+    contents, facts = files([part for part in parts if isinstance(part, str)], device)
+    if device.type == "cpu":
+        return contents, facts, lowered.constants()
+    held = {name: (name, t) for p in parts if isinstance(p, dict) for name, (t, _) in p.items()}
+    return contents, facts, held
 
 
 def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
@@ -135,16 +120,21 @@ def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
     facts = artifact.metadata
     _check_host(facts)
     told = executed.read(facts)
-    constants = facts.get("constants")
-    if not isinstance(constants, Mapping):
+    needed, layouts = facts.get("constants"), facts.get("layouts", {})
+    if not isinstance(needed, Mapping) or not isinstance(layouts, Mapping):
         raise artifact_error("the artifact does not name its constants", remedy=_AGAIN)
-    names = {str(constant): str(name) for constant, name in constants.items()}
+    names = {str(constant): str(name) for constant, name in needed.items()}
     found = eager.weights(artifact, tuple(names.values()), device)
-    tensors = {constant: found[name].contiguous() for constant, name in names.items()}
+    tensors = {
+        constant: constants.restore(constant, found[name], layouts.get(constant))
+        for constant, name in names.items()
+    }
     try:
         library = Library(contents, device)
-        # One without its constants crashes the process when it is called.
-        wanted = set() if facts.get("freezing") else library.constants
+        # One without its constants crashes the process when it is called. For other devices than
+        # the CPU, what was frozen is inside.
+        inside = device.type != "cpu" and facts.get("freezing")
+        wanted = set() if inside else library.constants
         if wanted != set(tensors):
             raise artifact_error(
                 "the library and its list of weights do not belong together", remedy=_AGAIN
@@ -157,7 +147,7 @@ def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
         raise artifact_error(
             "the library cannot be loaded", cause=in_words(error), remedy=_AGAIN
         ) from error
-    return AotExecutable(library, tensors, told)
+    return AotExecutable(library, [*tensors.values(), *found.values()], told)
 
 
 def _contents(artifact: Artifact, device: torch.device) -> dict[str, bytes | memoryview]:
@@ -218,7 +208,8 @@ def _empty(tensors: Sequence[torch.Tensor]) -> None:
     """Let go of their memory. The library, once it is gone, still holds on to the tensors."""
     with torch.inference_mode():
         for tensor in tensors:
-            tensor.set_(torch.UntypedStorage())  # type: ignore[no-untyped-call]
+            if not tensor.is_mkldnn:  # those have none of their own
+                tensor.set_(torch.UntypedStorage())  # type: ignore[no-untyped-call]
 
 
 def _closed(_: object) -> NoReturn:
@@ -232,12 +223,12 @@ class AotExecutable(Executable):
     """
 
     def __init__(
-        self, library: Library, weights: Mapping[str, torch.Tensor], told: Mapping[str, object]
+        self, library: Library, weights: Sequence[torch.Tensor], told: Mapping[str, object]
     ) -> None:
         self._told = told
         self._run: Callable[[list[torch.Tensor]], Any] = library.run
         # After the last call that runs: the library has nothing but pointers into their memory.
-        weakref.finalize(library.owner, _empty, list(weights.values())).atexit = False
+        weakref.finalize(library.owner, _empty, list(weights)).atexit = False
 
     def facts(self) -> Mapping[str, object]:
         """What the library was compiled to, and what this process runs it with."""

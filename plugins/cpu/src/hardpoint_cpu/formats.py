@@ -2,4 +2,4 @@
 
 EAGER = "hardpoint-cpu/eager/1"
 INDUCTOR = "hardpoint-cpu/inductor/1"
-AOT = "hardpoint-cpu/aot/2"
+AOT = "hardpoint-cpu/aot/3"

@@ -57,6 +57,7 @@ class Library:
     """An open one. Its file is gone from the disk already.
 
     :param run: tensors in, tensors out; PyTorch holds the GIL meanwhile.
+    :param constants: names of the weights that it must be given, by its own names for them.
     :param owner: the object of PyTorch's that is the library: with it, it goes.
     """
 
@@ -64,7 +65,8 @@ class Library:
         """Open it. Both of PyTorch's loaders read files only, and all that they need at once."""
         self.owner: Any
         self.run: Callable[[list[torch.Tensor]], Any]
-        self._names: Mapping[str, str]
+        self.constants: set[str]
+        self._load: Callable[[Mapping[str, torch.Tensor], bool, bool, bool], None]
         if device.type == "cpu":  # a package would be unpacked to the disk all the same
             # Not Linux, or forbidden; what is wrong with the library itself, the disk tells again.
             with suppress(AttributeError, OSError, RuntimeError):
@@ -82,27 +84,20 @@ class Library:
                 write(Path(folder) / name, data, opened)
             if device.type == "cpu":
                 self.owner = torch._C._aoti.AOTIModelContainerRunnerCpu(f"{folder}/{LIBRARY}", 1)
-                names = self.owner.get_constant_names_to_original_fqns()
-                self._names = {original: name for name, original in names.items()}
-                self.run = self.owner.run
+                # Not by what they were called in the program: two may have been called the same.
+                self.constants = set(self.owner.get_constant_names_to_original_fqns())
+                self.run, self._load = self.owner.run, self.owner.update_constant_buffer
                 return
             index = -1 if device.index is None else device.index
             self.owner = torch._C._aoti.AOTIModelPackageLoader(
                 f"{folder}/{PACKAGE}", "model", False, 1, index
             )
-            self._names = {original: original for original in self.owner.get_constant_fqns()}
-            self.run = self.owner.boxed_run
-
-    @property
-    def constants(self) -> set[str]:
-        """Names of the weights that it must be given, as the program has them."""
-        return set(self._names)
+            self.constants = set(self.owner.get_constant_fqns())
+            self.run, self._load = self.owner.boxed_run, self.owner.load_constants
 
     def give(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Use these as :attr:`constants`, where they lie, not copied."""
-        given = {self._names[constant]: tensor for constant, tensor in tensors.items()}
-        load = getattr(self.owner, "load_constants", None) or self.owner.update_constant_buffer
-        load(given, False, True, True)
+        self._load(tensors, False, True, True)
 
 
 _Write = Callable[[Path, "bytes | memoryview", ExitStack], None]

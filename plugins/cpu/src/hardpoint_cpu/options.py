@@ -23,7 +23,7 @@ class Options:
     """What ``CompileOptions.backend`` may say.
 
     :param mode: how a segment is run.
-    :param freezing: fold and repack weights into the compiled code.
+    :param freezing: fold and repack weights when compiling.
     :param max_autotune: let Inductor time several kernels for each product.
     :param threads: that a call computes on; ``None``: as the process says.
     :param group_size: columns of an int4 weight that share a scale.

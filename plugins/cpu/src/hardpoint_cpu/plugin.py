@@ -18,8 +18,8 @@ def hardpoint_backend_info() -> BackendInfo:
         options={
             "mode": "eager (default; int8: aot), inductor (compiles again where it is loaded) "
             "or aot (compiled once, needs no compiler where it is loaded)",
-            "freezing": "inductor and aot: fold and repack the weights into the compiled code "
-            "(default false; int8: true); faster, and the weights are no longer shared",
+            "freezing": "inductor and aot: fold and repack the weights when compiling "
+            "(default false; int8: true); faster, and what was repacked is no longer shared",
             "max_autotune": "with freezing: time several kernels for each product when compiling, "
             "which takes minutes (default false)",
             "threads": "that a call computes on (default: as torch.set_num_threads says)",
