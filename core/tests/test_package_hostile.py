@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -405,6 +406,29 @@ def test_a_large_entry_has_a_hash_for_each_part(large):
     assert entries["data/small"].keys() == {"bytes", "sha256"}
     with Archive.open(large) as archive:
         assert check_manifest(archive)["entries"] == entries
+
+
+def test_where_no_thread_can_be_started_parts_are_hashed_all_the_same(tmp_path, monkeypatch, large):
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    path = tmp_path / "again.pt2"
+    with ArchiveWriter(path) as made:
+        made.add(CODE, bytes(2 * PART) + b"x")
+        made.add("data/small", bytes(PART))
+        finish_manifest(made, {"format": "hardpoint/1", "artifacts": []})
+    assert path.read_bytes() == large.read_bytes()
+    with Archive.open(path) as archive:
+        check_manifest(archive)
+
+
+def test_a_small_entry_has_no_parts(large):
+    manifest = manifest_of(large)
+    manifest["entries"]["byteorder"]["parts"] = [hashlib.sha256(b"little").hexdigest()]
+    bad = rewritten(large, json.dumps(manifest).encode())
+    cause = "the manifest's hashes of parts of entry 'byteorder' do not fit it"
+    assert message(bad, check_manifest) == refused(bad, cause)
 
 
 def test_one_of_before_there_were_parts_is_checked_as_a_whole(large):

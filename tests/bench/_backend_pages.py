@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 REDUCED = (
     "**Reduced (`--quick`)**: each target's default variant (for decoding, all but those of cpu's "
-    "compilers), the precisions that are claimed, `auto` on two models with one error and four "
+    "compilers), the precisions that are claimed, `auto` with one error and four "
     "minutes, accuracy of each precision on the first target "
     "that has it, and a decoder trained for a tenth of the steps."
 )

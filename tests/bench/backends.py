@@ -43,8 +43,6 @@ QUICK_PRECISIONS = {
 }  # fmt: skip
 # Whose cold start is measured.
 COLD = ("resnet50", "minilm")
-# By whom auto is tried under --quick.
-QUICK_AUTO = ("mobilenet-v2", "minilm")
 
 
 def arguments() -> argparse.Namespace:
@@ -154,9 +152,7 @@ class Run:
 
     def errors(self, model: Model) -> tuple[float, ...]:
         """What auto is asked for on a model."""
-        if not self.quick:
-            return MAX_ERRORS
-        return MAX_ERRORS[:1] if model.name in QUICK_AUTO else ()
+        return MAX_ERRORS[:1] if self.quick else MAX_ERRORS
 
     def waiting(self, model: Model) -> list[str]:
         """Slices and choices of a model that were neither measured nor failed."""

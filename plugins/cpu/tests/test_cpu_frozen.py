@@ -157,6 +157,56 @@ def test_two_constants_that_the_program_calls_the_same_stay_two():
     assert [held[names[constant]].item() for constant in ("x", "x_0")] == [1.0, 2.0]
 
 
+def test_constants_of_the_same_bytes_and_other_shapes_or_dtypes_stay_apart():
+    base = torch.zeros(2, 4)
+    made = {
+        "as it is": base, "again": torch.zeros(2, 4), "viewed": base.view(8), "turned": base.t(),
+        "another dtype": torch.zeros(2, 4, dtype=torch.int32), "empty": torch.empty(0, 3),
+        "empty, too": torch.empty(0, dtype=torch.int64), "bytes": torch.zeros(32, dtype=torch.uint8),
+        "of oneDNN's": base.to_mkldnn(),
+    }  # fmt: skip
+    segment = Segment(torch.fx.Graph())
+    names, layouts = constants.keep(set(made), segment, {c: (c, t) for c, t in made.items()})
+    held = segment.named_weights()
+    for constant, tensor in made.items():
+        again = constants.restore(constant, held[names[constant]], layouts.get(constant))
+        assert (again.dtype, again.shape) == (tensor.dtype, tensor.shape)
+        assert again.is_mkldnn or again.stride() == tensor.stride()
+        assert again.is_mkldnn == tensor.is_mkldnn
+    assert names["as it is"] == names["again"]
+
+
+def test_a_dtype_of_onednns_that_cannot_be_restored_is_refused_when_compiling(monkeypatch):
+    monkeypatch.setattr(constants, "_DTYPES", ("bfloat16",))
+    made = {"c": ("c", torch.zeros(2, 2).to_mkldnn())}
+    with pytest.raises(CompileError) as raised:
+        constants.keep({"c"}, Segment(torch.fx.Graph()), made)
+    assert "oneDNN repacked a constant that the artifact cannot hold" in str(raised.value)
+    assert "cause: 'c' is of dtype float32, it holds bfloat16" in str(raised.value)
+    assert "remedy: leave the option freezing out" in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_vector_that_is_folded_once_and_used_in_two_shapes(compiled, load):
+    class Biased(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(64, 32))
+            self.b, self.g = (torch.nn.Parameter(torch.randn(64)) for _ in range(2))
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            bias = self.b * self.g
+            turned = self.weight.t()[None].expand(2, 32, 64)
+            one = torch.nn.functional.linear(x, self.weight, bias)
+            return one, torch.baddbmm(bias.view(1, 1, 64), y, turned)
+
+    torch.manual_seed(0)
+    net, inputs = Biased().eval(), (torch.randn(4, 32), torch.randn(2, 3, 32))
+    program = torch.export.export(net, inputs, strict=False).run_decompositions({})
+    found = load(compiled(program, mode="aot", freezing=True))(*inputs)
+    torch.testing.assert_close(found, net(*inputs), atol=1e-4, rtol=1e-4)
+
+
 def test_a_weight_that_inductor_changed_is_another():
     weight = torch.ones(2, 2)
     segment = Segment(torch.fx.Graph(), {"w0": ("layer.weight", weight)})

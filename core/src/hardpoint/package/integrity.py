@@ -1,7 +1,7 @@
 """The manifest: what a package says of itself, and the hash of every entry.
 
 The manifest lists size and SHA-256 of all other entries, and of large ones that of each 8 MiB, too,
-by which threads share them; ``manifest.sha256`` holds the digest of the manifest itself. This finds
+which threads check instead; ``manifest.sha256`` holds the digest of the manifest itself. This finds
 damage, and any change by somebody who does not rewrite both; it is no signature, and says nothing
 of who made the package.
 """
@@ -259,6 +259,7 @@ def _check_list(archive: Archive, listed: Mapping[str, Any]) -> None:
 def _fit(parts: object, size: int) -> bool:
     return (
         isinstance(parts, list)
+        and size > PART
         and len(parts) == -(-size // PART)
         and all(isinstance(part, str) for part in parts)
     )

@@ -15,7 +15,6 @@ import secrets
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import BinaryIO, NamedTuple
@@ -171,16 +170,24 @@ class ArchiveWriter:
 
 def _digest(chunks: Sequence[memoryview]) -> tuple[int, Digest]:
     """CRC-32 and hashes of an entry in chunks of one part each."""
-    with ExitStack() as stack:
-        parts: Iterable[str] = ()
-        if len(chunks) > 1:  # by threads, while the whole is hashed here
-            parts = stack.enter_context(ThreadPoolExecutor()).map(_sha256, chunks)
+    pool: ThreadPoolExecutor | None = None
+    parts: Iterable[str] = ()
+    if len(chunks) > 1:  # by threads, while the whole is hashed here
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            parts = pool.map(_sha256, chunks)
+        except RuntimeError:  # no thread to be had
+            parts = map(_sha256, chunks)
+    try:
         whole, crc, size = hashlib.sha256(), 0, 0
         for chunk in chunks:
             whole.update(chunk)
             crc = zlib.crc32(chunk, crc)
             size += len(chunk)
         return crc, Digest(size, whole.hexdigest(), tuple(parts))
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 def _sha256(data: memoryview) -> str:

@@ -125,11 +125,11 @@ def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
         raise artifact_error("the artifact does not name its constants", remedy=_AGAIN)
     names = {str(constant): str(name) for constant, name in needed.items()}
     found = eager.weights(artifact, tuple(names.values()), device)
-    tensors = {
-        constant: constants.restore(constant, found[name], layouts.get(constant))
-        for constant, name in names.items()
-    }
     try:
+        tensors = {
+            constant: constants.restore(constant, found[name], layouts.get(constant))
+            for constant, name in names.items()
+        }
         library = Library(contents, device)
         # One without its constants crashes the process when it is called. For other devices than
         # the CPU, what was frozen is inside.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,16 @@ def keep(wanted: set[str], segment: Segment, made: Made) -> tuple[Names, Layouts
         data, layout = _plain(tensor.detach())
         if layout:
             layouts[constant] = layout
+        if layout.get("dtype", _DTYPES[0]) not in _DTYPES:
+            raise compile_error(
+                "oneDNN repacked a constant that the artifact cannot hold",
+                cause=f"{constant!r} is of dtype {layout['dtype']}, it holds {', '.join(_DTYPES)}",
+                remedy="leave the option freezing out, or use mode 'inductor' for this segment",
+            )
         # Named by what it is: artifacts of one package share weights by their names.
-        content = hashlib.sha256(_bytes(data).numpy().data).hexdigest()
-        names[constant] = f"@constant-{content[:16]}"
+        content = hashlib.sha256(f"{data.dtype} {list(data.shape)}\n".encode())
+        content.update(_bytes(data).numpy().data)
+        names[constant] = f"@constant-{content.hexdigest()[:16]}"
         segment.weights[f"@{constant}"] = (names[constant], data)
     return names, layouts
 
@@ -97,8 +104,9 @@ def _plain(tensor: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
     """A contiguous copy that holds all of it, on the CPU, and what the copy does not say."""
     if tensor.is_mkldnn:
         size = torch.ops.mkldnn._nbytes(tensor)
-        raw = bytearray(ctypes.string_at(torch.ops.mkldnn.data_ptr(tensor), size))
-        return torch.frombuffer(raw, dtype=torch.uint8), {
+        data = torch.empty(size, dtype=torch.uint8)
+        ctypes.memmove(data.data_ptr(), torch.ops.mkldnn.data_ptr(tensor), size)
+        return data, {
             "shape": list(tensor.shape),
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "onednn": _described(tensor).hex(),
@@ -136,17 +144,21 @@ def _opaque(data: torch.Tensor, shape: list[int], dtype: str, described: bytes) 
     )  # fmt: skip
     if failed:
         raise RuntimeError("PyTorch makes no tensor of it")
-    capsule = ctypes.pythonapi.PyCapsule_New
-    capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
-    made: torch.Tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(
-        capsule(handle, None, None)
-    )
+    capsule = _capsule()(handle, None, None)
+    made: torch.Tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(capsule)
     return made
 
 
 @cache
 def _shim() -> ctypes.CDLL:
     return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / _FILES[sys.platform]))
+
+
+@cache
+def _capsule() -> Callable[..., Any]:
+    new = ctypes.PyDLL(None).PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
+    return new
 
 
 def _described(tensor: torch.Tensor) -> bytes:
@@ -156,8 +168,11 @@ def _described(tensor: torch.Tensor) -> bytes:
 def _same(weight: torch.Tensor, made: torch.Tensor) -> bool:
     if made.is_mkldnn or (weight.dtype, weight.shape) != (made.dtype, made.shape):
         return False
-    in_order = weight.is_contiguous() and made.is_contiguous()
-    return in_order and torch.equal(_bytes(weight.cpu()), _bytes(made.cpu()))
+    if not (weight.is_contiguous() and made.is_contiguous()):
+        return False
+    # That of most, of which nothing is copied from a device then.
+    there = weight.data_ptr() == made.data_ptr() and weight.device == made.device
+    return there or torch.equal(_bytes(weight.cpu()), _bytes(made.cpu()))
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

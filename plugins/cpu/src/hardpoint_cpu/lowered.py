@@ -32,7 +32,7 @@ class Lowered(CustomSchedulerPass):
         return nodes
 
     def uuid(self) -> Any:
-        """None: what this pass saw is not to be had from a cache."""
+        """None: it is no part of what is compiled. Ahead of time there is no cache to answer."""
         return None
 
     def constants(self) -> dict[str, tuple[str, torch.Tensor]]:
