@@ -390,7 +390,10 @@ def test_a_manifest_that_does_not_fit_the_entries_is_refused(package, change, ca
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     """A package with an entry of three parts, the last of one byte."""
-    path = tmp_path_factory.mktemp("large") / "good.pt2"
+    return written_large(tmp_path_factory.mktemp("large") / "good.pt2")
+
+
+def written_large(path: Path) -> Path:
     with ArchiveWriter(path) as made:
         made.add(CODE, bytes(2 * PART) + b"x")
         made.add("data/small", bytes(PART))
@@ -413,11 +416,7 @@ def test_where_no_thread_can_be_started_parts_are_hashed_all_the_same(tmp_path, 
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    path = tmp_path / "again.pt2"
-    with ArchiveWriter(path) as made:
-        made.add(CODE, bytes(2 * PART) + b"x")
-        made.add("data/small", bytes(PART))
-        finish_manifest(made, {"format": "hardpoint/1", "artifacts": []})
+    path = written_large(tmp_path / "again.pt2")
     assert path.read_bytes() == large.read_bytes()
     with Archive.open(path) as archive:
         check_manifest(archive)
@@ -455,11 +454,9 @@ def test_a_change_in_any_part_is_found(large, at, tmp_path):
 
 
 def changed(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        [byte] = file.read(1)
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def compile_segment(
     for attribute, (name, tensor) in segment.weights.items():
         # The library is compiled for the layout that it sees: let it be the one that is certain.
         segment.weights[attribute] = (name, tensor.contiguous())
-    inside = tuning.freezing and device.type != "cpu"
     contents, facts, made = _compile(segment, described, tuning, device)
     library = Library(contents, device)
+    inside = _inside(tuning.freezing, device)
     needed, layouts = ({}, {}) if inside else constants.keep(library.constants, segment, made)
     tensors = {name: tensor for name, tensor in segment.weights.values() if name in needed.values()}
     return Artifact(
@@ -92,7 +92,7 @@ def _compile(
     lowered = Lowered()
     patches: dict[str, Any] = {
         "aot_inductor.package": True,
-        "aot_inductor.package_constants_in_so": tuning.freezing and device.type != "cpu",
+        "aot_inductor.package_constants_in_so": _inside(tuning.freezing, device),
     }
     if device.type != "cpu" and not tuning.freezing:
         # Of a package they are asked for by the program's names; nothing is pickled here.
@@ -109,6 +109,11 @@ def _compile(
         return contents, facts, lowered.constants()
     held = {name: (name, t) for p in parts if isinstance(p, dict) for name, (t, _) in p.items()}
     return contents, facts, held
+
+
+def _inside(freezing: object, device: torch.device) -> bool:
+    """Whether the library holds its constants itself: a package's, which PyTorch unpacks."""
+    return bool(freezing) and device.type != "cpu"
 
 
 def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
@@ -131,10 +136,8 @@ def load(artifact: Artifact, device: torch.device = CPU) -> AotExecutable:
             for constant, name in names.items()
         }
         library = Library(contents, device)
-        # One without its constants crashes the process when it is called. For other devices than
-        # the CPU, what was frozen is inside.
-        inside = device.type != "cpu" and facts.get("freezing")
-        wanted = set() if inside else library.constants
+        # One without its constants crashes the process when it is called.
+        wanted = set() if _inside(facts.get("freezing"), device) else library.constants
         if wanted != set(tensors):
             raise artifact_error(
                 "the library and its list of weights do not belong together", remedy=_AGAIN

@@ -55,15 +55,15 @@ def keep(wanted: set[str], segment: Segment, made: Made) -> tuple[Names, Layouts
                 cause=f"the library asks for {constant!r}, which is no weight of the segment",
                 remedy="use mode 'inductor' or 'eager' for this segment",
             )
+        if tensor.is_mkldnn and _dtype(tensor) not in _DTYPES:
+            raise compile_error(
+                "oneDNN repacked a constant that the artifact cannot hold",
+                cause=f"{constant!r} is of dtype {_dtype(tensor)}, it holds {', '.join(_DTYPES)}",
+                remedy="leave the option freezing out, or use mode 'inductor' for this segment",
+            )
         data, layout = _plain(tensor.detach())
         if layout:
             layouts[constant] = layout
-        if layout.get("dtype", _DTYPES[0]) not in _DTYPES:
-            raise compile_error(
-                "oneDNN repacked a constant that the artifact cannot hold",
-                cause=f"{constant!r} is of dtype {layout['dtype']}, it holds {', '.join(_DTYPES)}",
-                remedy="leave the option freezing out, or use mode 'inductor' for this segment",
-            )
         # Named by what it is: artifacts of one package share weights by their names.
         content = hashlib.sha256(f"{data.dtype} {list(data.shape)}\n".encode())
         content.update(_bytes(data).numpy().data)
@@ -108,7 +108,7 @@ def _plain(tensor: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
         ctypes.memmove(data.data_ptr(), torch.ops.mkldnn.data_ptr(tensor), size)
         return data, {
             "shape": list(tensor.shape),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "dtype": _dtype(tensor),
             "onednn": _described(tensor).hex(),
         }
     if tensor.is_contiguous():
@@ -130,7 +130,7 @@ def _opaque(data: torch.Tensor, shape: list[int], dtype: str, described: bytes) 
     """
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r:.40} has no layout of oneDNN's")
-    if len(described) != len(_described(torch.zeros(1).to_mkldnn())):
+    if len(described) != _length():
         raise ValueError(f"{len(described)} bytes are no description of this oneDNN's")
     shim, handle = _shim(), ctypes.c_void_p()
     strides = torch.empty(shape, device="meta").stride()
@@ -163,6 +163,16 @@ def _capsule() -> Callable[..., Any]:
 
 def _described(tensor: torch.Tensor) -> bytes:
     return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(tensor).tolist())
+
+
+@cache
+def _length() -> int:
+    """Bytes of any description: they are of one size in one version."""
+    return len(_described(torch.zeros(1).to_mkldnn()))
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _same(weight: torch.Tensor, made: torch.Tensor) -> bool:
