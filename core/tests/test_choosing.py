@@ -13,6 +13,7 @@ from fakes.dists import FakeSite
 from fakes.vendor import vendor
 from hardpoint.choosing.choice import Choice, choice_from_json
 from hardpoint.choosing.mixes import mixes
+from hardpoint.choosing.order import by_promise, in_order, variants_by_promise
 from hardpoint.choosing.request import read_request
 from hardpoint.choosing.row import Row
 from hardpoint.measuring.candidate import Candidate
@@ -260,15 +261,98 @@ def test_a_program_for_named_targets_is_planned_and_compiled(program, registry):
     assert model.choice is None
 
 
-def test_auto_precision_is_within_a_hundredth_and_tries_the_hopeless_last():
+def test_auto_precision_is_within_a_hundredth(program):
     auto = read_request("latency", "auto", None, None, None)
     assert set(auto.max_error.values()) == {1e-2}
-    assert auto.precisions[-1] == "int4w"
-    tight = read_request("latency", "auto", 1e-4, None, 60)
-    assert tight.precisions[0] == "fp32"
-    assert tight.budget.seconds == 60
+    assert in_order(program, auto)[0] == "fp32"
     one = read_request("latency", "bf16", None, None, hp.Budget(seconds=5))
     assert (one.precisions, one.max_error) == (("bf16",), {"bf16": 3e-2})
+    assert in_order(program, one) == ["bf16"]
+
+
+def test_what_is_hardly_ever_within_the_error_is_tried_last(program):
+    tight = read_request("latency", "auto", 4e-3, None, 60)
+    assert tight.budget.seconds == 60
+    assert in_order(program, tight) == ["fp32", "fp16", "bf16", "int8w", "int4w", "int8"]
+
+
+class Tied(nn.Module):
+    """Its head is its embedding, which a call reads one row of there and all of here."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 8)
+
+    def forward(self, ids):
+        return self.embed(ids) @ self.embed.weight.T
+
+
+IDS = torch.zeros(1, 1, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "narrow_first"),
+    [
+        (nn.Linear(64, 64), torch.randn(1, 64), True),
+        (nn.Linear(64, 64), torch.randn(64, 64), False),
+        (nn.Linear(64, 64).bfloat16(), torch.randn(6, 64).bfloat16(), True),
+        (nn.Linear(64, 64).bfloat16(), torch.randn(10, 64).bfloat16(), False),
+        (nn.Conv2d(3, 4, 3), torch.randn(1, 3, 16, 16), False),
+        (Tied(), IDS, True),
+        (Tied(), IDS.expand(1, 40).clone(), False),
+        (nn.ReLU(), torch.randn(4), False),
+    ],
+    ids=["1 row", "64 rows", "6 rows", "10 rows", "conv", "1 token", "40 tokens", "none"],
+)
+def test_narrow_weights_are_tried_before_int8_where_a_call_waits_for_weights(
+    model, args, narrow_first
+):
+    found = in_order(hp.capture(model.eval(), (args,)), read_request("latency", "auto", 1, {}, 60))
+    narrow = ["int8w", "int4w"]
+    integers = [*narrow, "int8"] if narrow_first else ["int8", *narrow]
+    assert found == ["fp32", "bf16", "fp16", *integers]
+
+
+@pytest.mark.parametrize("objective", ["size", "memory"])
+def test_narrow_weights_are_tried_before_int8_where_weights_are_the_objective(objective):
+    program = hp.capture(nn.Linear(64, 64).eval(), (torch.randn(64, 64),))
+    found = in_order(program, read_request(objective, "auto", 1, {}, 60))
+    assert found[-3:] == ["int8w", "int4w", "int8"]
+
+
+def test_the_best_target_so_far_comes_first_in_the_next_precision():
+    candidates = [
+        Candidate((hp.Target(target),), {target: precision})
+        for target in ("a", "b", "c") for precision in ("fp32", "bf16", "int8")
+    ]  # fmt: skip
+    best = []
+    found = []
+    for candidate in by_promise(candidates, ["fp32", "int8", "bf16"], best.copy):
+        found.append(candidate.label)
+        if candidate.label == "c fp32":
+            best += [row("c", "timed", 1.0), row("b", "slower", 2.0)]
+        if candidate.label == "a int8":
+            best.insert(0, row("a", "timed", 0.5))
+    assert found == [
+        "a fp32", "b fp32", "c fp32",
+        "c int8", "b int8", "a int8",
+        "a bf16", "c bf16", "b bf16",
+    ]  # fmt: skip
+
+
+def test_variants_of_the_fastest_precision_come_first_from_each_target_in_turn():
+    candidates = [
+        Candidate((hp.Target(target),), {target: precision}, variant)
+        for target, variants in (("a", "xyz"), ("b", "uv"))
+        for variant in variants for precision in ("fp32", "int8", "bf16")
+    ]  # fmt: skip
+    default = [("b", "int8"), ("a", "fp32"), ("a", "int8"), ("b", "fp32")]
+    best = [Row(Candidate((hp.Target(t),), {t: p}), "timed") for t, p in default]
+    found = [c.label for c in variants_by_promise(candidates, best)]
+    assert found[:5] == ["b int8 u", "a int8 x", "b int8 v", "a int8 y", "a int8 z"]
+    assert found[5:10] == ["a fp32 x", "b fp32 u", "a fp32 y", "b fp32 v", "a fp32 z"]
+    assert {label.split()[1] for label in found[10:]} == {"bf16"}
+    assert len(set(found)) == len(candidates)
 
 
 def test_mixes_put_each_partial_target_beside_the_best_whole_one(registry):
@@ -285,6 +369,10 @@ def test_mixes_put_each_partial_target_beside_the_best_whole_one(registry):
         ("npu + dsp", "fp16 + fp32"), ("dsp + npu", "fp32 + fp16"),
     ]  # fmt: skip
     assert made[0].options == {"npu": {"x": 1}}
+    registry.add("backend", "halves", Provider("halves", precisions=("bf16", "fp16")))
+    # The order in which precisions promise is kept: bf16 would be hopeless here.
+    [one] = mixes(registry, {hp.Target("halves"): 3}, best, "latency", ("fp32", "fp16", "bf16"), {})
+    assert one.precision == "fp16 + fp32"
 
 
 def row(target, state, p50=None, **more):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REDUCED = (
     "**Reduced (`--quick`)**: each target's default variant (for decoding, all but those of cpu's "
     "compilers), the precisions that are claimed, `auto` with one error and four "
-    "minutes, accuracy of each precision on the first target "
+    "minutes (ten for decoding), accuracy of each precision on the first target "
     "that has it, and a decoder trained for a tenth of the steps."
 )
 
@@ -66,7 +66,7 @@ def _claims(page: Page, run: Run, benches: dict[str, Benchmark]) -> None:
     page.add(
         f"## Published claims\n\nBest runtime here ÷ eager PyTorch in fp32, both in the same "
         f"rounds. {reached} of {len(rows)} are reached. Weights saved: what is compiled, beside "
-        "all weights in fp32; the claim is taken to half a percent. The floor is what this "
+        "all weights in fp32, to half a percent; of such a claim, the fastest that saves enough. The floor is what this "
         f"machine needs at least: {known['fp32'] / 1e9:.0f} GFLOP/s in fp32, "
         f"{known['bf16'] / 1e9:.0f} in bf16 (large products in PyTorch), "
         f"{known['int8'] / 1e9:.0f} in int8 (by its instructions), {known['bytes'] / 1e9:.1f} GB/s "
@@ -82,17 +82,20 @@ def _auto(page: Page, run: Run) -> None:
     for model in run.models:
         choices, finals = run.choices(model), run.finals(model)
         for error in run.errors(model):
-            why = run.kept.failed(f"auto-{error:g}", model.name, budget=run.budget)
+            why = run.kept.failed(f"auto-{error:g}", model.name, budget=run.auto_budget(model))
             if why:
-                rows.append([model.name, f"{error:g}", f"failed: {why[:200]}", "", "", "", "FAIL"])
+                rows.append(
+                    [model.name, f"{error:g}", f"failed: {why[:200]}", "", "", "", "FAIL", ""]
+                )
             if error in choices:
-                rows.append(_auto_row(model, error, choices[error], finals))
+                budget = f"{run.auto_budget(model):g} s"
+                rows.append([*_auto_row(model, error, choices[error], finals), budget])
     if rows:
         page.add(
-            f"## What `auto` chooses\n\nWith a budget of {run.budget:g} s. Held against the final: "
-            "the best of every slice below, and the choice, timed again in the same rounds."
+            "## What `auto` chooses\n\nHeld against the final: the best of every slice below, and "
+            "the choice, timed again in the same rounds."
         )
-        head = ["model", "error asked", "choice", "its error", "fastest within the error", "slower by", "≤ 2 %"]  # fmt: skip
+        head = ["model", "error asked", "choice", "its error", "fastest within the error", "slower by", "≤ 2 %", "budget"]  # fmt: skip
         page.add(table(head, rows))
 
 

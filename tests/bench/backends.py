@@ -21,7 +21,7 @@ from typing import Any
 import _backend_pages as pages
 import _backend_tables as tables
 import torch
-from _backend_claims import MAX_ERRORS, claims_of
+from _backend_claims import MAX_ERRORS, claims_of, fastest
 from _backend_kept import Kept
 from _backend_limits import machine_limits, work
 from _backend_models import MODELS, Model, made, named
@@ -29,6 +29,7 @@ from _report import Page
 
 import hardpoint as hp
 from hardpoint.benching.benchmark import Benchmark, benchmark_from_json
+from hardpoint.choosing.budget import SECONDS
 from hardpoint.measuring.candidate import Candidate
 from hardpoint.measuring.machine import processor
 
@@ -61,7 +62,7 @@ def arguments() -> argparse.Namespace:
     add(
         "--budget",
         type=float,
-        help="seconds of each slice and each choice; default: 900, quick 240",
+        help="seconds of each slice and each choice; default: 900; quick: 240, of decoding 600",
     )
     add("--data", type=Path, default=ROOT / "docs" / "benchmarks" / "backends")
     add(
@@ -131,7 +132,7 @@ class Run:
                 self.kept.measure(
                     f"auto-{error:g}", model.name,
                     lambda e=error: self.auto(model, e),  # type: ignore[misc]
-                    budget=self.budget,
+                    budget=self.auto_budget(model),
                 )  # fmt: skip
         if "final" in self.parts and self.bench(model) is not None and not self.waiting(model):
             candidates = self.contenders(model)
@@ -154,11 +155,17 @@ class Run:
         """What auto is asked for on a model."""
         return MAX_ERRORS[:1] if self.quick else MAX_ERRORS
 
+    def auto_budget(self, model: Model) -> float:
+        """Seconds. Where a table has the variants, too, auto gets no less than it usually has."""
+        usual = self.options.budget is None and model.kind == "decode"
+        return max(self.budget, SECONDS) if usual else self.budget
+
     def waiting(self, model: Model) -> list[str]:
         """Slices and choices of a model that were neither measured nor failed."""
         parts: list[tuple[str, dict[str, object]]]
         parts = [(f"table-{t}-{p}", {}) for t, p in self.slices(model)]
-        parts += [(f"auto-{e:g}", {"budget": self.budget}) for e in self.errors(model)]
+        budget = self.auto_budget(model)
+        parts += [(f"auto-{e:g}", {"budget": budget}) for e in self.errors(model)]
         known, failed = self.kept.known, self.kept.failed
         return [
             part for part, more in parts
@@ -205,7 +212,8 @@ class Run:
 
     def choices(self, model: Model) -> dict[float, dict[str, Any]]:
         """Error asked for -> auto's choice, as far as known."""
-        kept = {e: self.kept.known(f"auto-{e:g}", model.name, budget=self.budget)
+        budget = self.auto_budget(model)
+        kept = {e: self.kept.known(f"auto-{e:g}", model.name, budget=budget)
                 for e in self.errors(model)}  # fmt: skip
         return {error: found["data"] for error, found in kept.items() if found is not None}
 
@@ -216,9 +224,13 @@ class Run:
             (claim.precisions, None) for claim in claims_of(model)
         ]
         wanted += [((), error) for error in self.errors(model)]
-        return [] if bench is None else tables.contenders(
-            bench, wanted, self.choices(model).values()
-        )  # fmt: skip
+        if bench is None:
+            return []
+        found = tables.contenders(bench, wanted, self.choices(model).values())
+        weights = self.work(model)["weights"]
+        best = (fastest(bench, claim, weights) for claim in claims_of(model) if claim.smaller)
+        small = [tables.candidate_of(row) for row in best if row is not None]
+        return list({c.key: c for c in (*found, *small)}.values())
 
     def finals(self, model: Model) -> Benchmark | None:
         """The final of a model, if it was run among these candidates."""
@@ -231,8 +243,8 @@ class Run:
         module, args, kwargs = made(model)
         program = hp.capture(module, args, kwargs, name=model.name)
         compiled = hp.compile(
-            program, targets="auto", precision="auto", max_error=max_error, budget=self.budget,
-            progress=say,
+            program, targets="auto", precision="auto", max_error=max_error,
+            budget=self.auto_budget(model), progress=say,
         )  # fmt: skip
         assert compiled.choice is not None
         found: dict[str, Any] = compiled.choice.to_json()

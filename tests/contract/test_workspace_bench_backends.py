@@ -101,14 +101,16 @@ def test_slices_make_one_table_and_a_busy_one_is_not_hidden(scripts):
 
 
 def test_the_fastest_is_so_beside_eager_whatever_the_machine_did_meanwhile(scripts):
-    from _backend_claims import fastest
+    from _backend_claims import Claim, fastest
 
     made = scripts.tables.put_together(slices())
-    assert fastest(made, ("fp32",)).target == "cpu"
-    assert fastest(made, ("int4w",)).label == "cpu int4w", (
-        "its error on random weights says nothing"
-    )
-    assert fastest(made, ("int8",)) is None
+
+    def best(precision):
+        return fastest(made, Claim("", (precision,), 1.0), 1)
+
+    assert best("fp32").target == "cpu"
+    assert best("int4w").label == "cpu int4w", "its error on random weights says nothing"
+    assert best("int8") is None
 
 
 def choice(label, backend, error, state="winner"):
@@ -164,6 +166,21 @@ def test_saved_weights_are_those_of_what_is_compiled_not_of_the_package(scripts)
     cells = claim_row(net, claims_of(net)[2], made, None, {"flops": 0, "weights": 100}, LIMITS)
     assert "75%" in cells
     assert cells[-1] == "*reached*"
+
+
+def test_of_a_claim_on_speed_and_weights_the_fastest_that_meets_both_is_shown(scripts):
+    from _backend_claims import claim_row, claims_of
+
+    narrow = replace(row("cpu", 2.0, 1e-5, precision="int8w"), artifact_bytes=100)
+    fast = replace(row("npu", 1.0, 1e-5, precision="int8w"), artifact_bytes=300)
+    net = model("decoder", "decode")
+    for rows, label, verdict in (
+        ([narrow, fast], "cpu int8w", "*reached*"),
+        ([fast], "npu int8w", "*not reached*, because the artifact saves 25.0% only"),
+    ):
+        work = {"flops": 0, "weights": 100}
+        cells = claim_row(net, claims_of(net)[2], benchmark(rows), None, work, LIMITS)
+        assert (cells[3], cells[-1]) == (label, verdict)
 
 
 def test_a_claim_that_nothing_can_meet_says_so(scripts):

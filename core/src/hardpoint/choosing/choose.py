@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from hardpoint.choosing.cache import Cache, open_cache
 from hardpoint.choosing.choice import Choice, choice_from_json
 from hardpoint.choosing.memory import CRASHES, Key, Memory, worth_another_try
 from hardpoint.choosing.mixes import mixes
+from hardpoint.choosing.order import by_promise, in_order, variants_by_promise
 from hardpoint.choosing.request import Request
 from hardpoint.choosing.row import Row, State
 from hardpoint.choosing.trial import Trial
@@ -188,20 +190,18 @@ class _Chooser:
     def _try(self, session: Session, found: Survey, trial: Trial) -> list[Candidate]:
         """Try defaults, then variants of the best first, then mixes; gives the mixes."""
         request = self._request
-        rank = {precision: i for i, precision in enumerate(request.precisions)}
         plain = [c for c in found.candidates if not c.variant]
-        trial.run(sorted(plain, key=lambda c: min(rank[p] for p in c.precisions.values())))
-        order = {(row.candidate.target, row.candidate.precision): i
-                 for i, row in enumerate(_ranked(trial.rows.values(), request))}  # fmt: skip
+        precisions = in_order(self._program, request)
+        best = partial(_ranked, trial.rows.values(), request)
+        trial.run(by_promise(plain, precisions, best), len(plain))
         varied = [c for c in found.candidates if c.variant]
-        trial.run(sorted(varied, key=lambda c: order.get((c.target, c.precision), len(order))))
-        best = next(iter(_ranked(trial.rows.values(), request)), None)
-        partial = {target: session.covered.get(target, 0) for target in found.partial}
+        trial.run(variants_by_promise(varied, best()), len(varied))
+        whole = next((row.candidate for row in best()), None)
+        covered = {target: session.covered.get(target, 0) for target in found.partial}
         mixed = mixes(
-            self._registry, partial, None if best is None else best.candidate, request.objective,
-            request.precisions, request.options,
-        )  # fmt: skip
-        trial.run(mixed)
+            self._registry, covered, whole, request.objective, precisions, request.options
+        )
+        trial.run(mixed, len(mixed))
         return mixed
 
     def _choice(self, trial: Trial, left_out: list[tuple[str, Failure]]) -> Choice:

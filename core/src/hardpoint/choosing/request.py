@@ -16,15 +16,13 @@ from hardpoint.measuring.candidate import Candidate
 
 # What precision="auto" accepts where the caller names no limit.
 AUTO_MAX_ERROR = 1e-2
-# A precision whose usual error is that many times the limit is tried last.
-_HOPELESS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A choice that is wanted.
 
-    :param precisions: that count, in the order in which they are tried.
+    :param precisions: that count.
     :param max_error: greatest error by precision. :param options: backend -> its own.
     """
 
@@ -72,9 +70,8 @@ def read_request(
         )
     if precision == "auto":
         limit = AUTO_MAX_ERROR if max_error is None else max_error
-        order = sorted(PRECISIONS, key=lambda p: DEFAULT_MAX_ERROR[p] > _HOPELESS * limit)
         limits = dict.fromkeys(PRECISIONS, limit)
-        return Request(objective, tuple(order), limits, options or {}, Budget.read(budget))
+        return Request(objective, PRECISIONS, limits, options or {}, Budget.read(budget))
     if precision not in PRECISIONS:
         near = did_you_mean(str(precision), [*PRECISIONS, "auto"])
         raise ConfigError(f"{precision!r} is no precision", remedy=near)

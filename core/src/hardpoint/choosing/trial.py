@@ -72,12 +72,14 @@ class Trial:
             self._memory.keep(key, Known(answer, None, 1, {}))
         return failure
 
-    def run(self, candidates: Iterable[Candidate]) -> None:
-        """Try these, after those before; the contest's final is not run yet."""
-        todo = list(candidates)
-        for i, candidate in enumerate(todo):
-            self._say(i, len(todo), candidate.label)
-            self.rows[candidate.key] = row = self._try(candidate, i, len(todo))
+    def run(self, candidates: Iterable[Candidate], total: int) -> None:
+        """Try these, after those before; the contest's final is not run yet.
+
+        :param candidates: so many; asked for one by one, as the next may depend on the last.
+        """
+        for i, candidate in enumerate(candidates):
+            self._say(i, total, candidate.label)
+            self.rows[candidate.key] = row = self._try(candidate, i, total)
             self._tell_failure(row)
 
     def decide(self) -> None:

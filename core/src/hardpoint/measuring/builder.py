@@ -21,7 +21,10 @@ from hardpoint.measuring.serving import Line, pin
 from hardpoint.measuring.surveyor import one_line
 
 if TYPE_CHECKING:
+    from hardpoint.interfaces.partitioner import Objective
+    from hardpoint.measuring.candidate import Candidate
     from hardpoint.measuring.inputs import Inputs
+    from hardpoint.planning.plan import Plan
     from hardpoint.program.program import Program
     from hardpoint.registry.registry import Registry
     from hardpoint.runtime.model import CompiledModel
@@ -51,13 +54,13 @@ def main(answers: int) -> None:
 
     given = read_inputs(Path(job["inputs"]))
     program = replace(read_program_file(Path(job["program"])), example_inputs=given.inputs)
-    registry = rebuild(job["registry"])
+    planner = _Planner(program, rebuild(job["registry"]))
     line.say("ready")
     for command in line.commands():
         gc.collect()
         residence.forget_peak()
         try:
-            figures = _build(program, given, registry, command, line)
+            figures = _build(planner, given, command, line)
         except Exception as error:
             kind, reason = failure_of(error)
             line.say("built", failure={"kind": kind, "reason": reason})
@@ -98,28 +101,49 @@ def _raised(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
 
 
+class _Planner:
+    """Plans; the last one is kept, as it is that of the next precision, too.
+
+    :ivar registry: of the backends.
+    """
+
+    def __init__(self, program: Program, registry: Registry) -> None:
+        self._program, self.registry = program, registry
+        self._last: tuple[tuple[object, ...], Plan] | None = None
+
+    def plan(self, wanted: Candidate, objective: Objective) -> Plan:
+        """Where each part runs. Raises as :func:`plan_program`."""
+        from hardpoint.measuring.whole import Whole
+        from hardpoint.planning.planner import plan_program
+
+        key = (wanted.targets, wanted.partitioner, objective)
+        if self._last is None or self._last[0] != key:
+            self._last = None
+            made = plan_program(
+                self._program,
+                registry=self.registry,
+                targets=list(wanted.targets),
+                partitioner=wanted.partitioner or Whole(),
+                objective=objective,
+            )
+            self._last = key, made
+        return self._last[1]
+
+
 def _build(
-    program: Program, given: Inputs, registry: Registry, command: Mapping[str, Any], line: Line
+    planner: _Planner, given: Inputs, command: Mapping[str, Any], line: Line
 ) -> dict[str, Any]:
     from hardpoint.compiler.compile import compile_plan
     from hardpoint.measuring.agreement import errors
-    from hardpoint.measuring.whole import Whole
-    from hardpoint.planning.planner import plan_program
 
     wanted = candidates.from_json(command["candidate"])
     line.say("stage", stage="planning")
-    plan = plan_program(
-        program,
-        registry=registry,
-        targets=list(wanted.targets),
-        partitioner=wanted.partitioner or Whole(),
-        objective=command["objective"],
-    )
+    plan = planner.plan(wanted, command["objective"])
     clock = _Clock(line)
     used = {target.backend for target in plan.targets}
     model = compile_plan(
         plan,
-        registry=registry,
+        registry=planner.registry,
         precision={b: p for b, p in wanted.precisions.items() if b in used},
         # The figures tell; who asked for them decides how much is too much.
         max_error=float("inf"),

@@ -134,17 +134,23 @@ class Child:
         """Let it go on."""
         self._signal(signal.SIGCONT)
 
+    def resident(self) -> int:
+        """Bytes resident in it and all that it started."""
+        return resident_tree(self._process.pid)
+
     def stop(self) -> str:
         """End it and all that it started; how it ended, in words, with the last that it wrote."""
         if self._ended:
             return ""
         self._ended = True
-        self.resume()
-        self._send({"do": "leave"})
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # One that waits for commands leaves by itself, so that its runtime cleans up.
-            self._process.wait(_LEAVE_SECONDS if self.stage == "idle" else 0.0)
-        self._kill()
+        try:
+            self.resume()
+            self._send({"do": "leave"})
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # One that waits for commands leaves by itself, so that its runtime cleans up.
+                self._process.wait(_LEAVE_SECONDS if self.stage == "idle" else 0.0)
+        finally:  # Ctrl-C meanwhile must not leave it behind
+            self._kill()
         code: int | None = None
         # A driver that hangs holds it in the kernel: then nobody can end it, and nobody waits.
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -17,7 +17,7 @@ from hardpoint.interfaces.backend import Precision
 from hardpoint.interfaces.kinds import Target
 from hardpoint.interfaces.partitioner import Objective
 from hardpoint.measuring import machine, processors
-from hardpoint.measuring.building import Builders
+from hardpoint.measuring.building import Builders, on_a_device
 from hardpoint.measuring.candidate import Candidate
 from hardpoint.measuring.child import Child, LostError
 from hardpoint.measuring.inputs import Inputs, write_inputs
@@ -65,7 +65,11 @@ class Session:
         self.covered: dict[Target, int] = {}  # operations that a target supports, once asked
         self._surveyor: Child | None = None
         self._runners: list[Runner] = []
-        self._builders = Builders(self._new_builder, self.limits.start_seconds)
+        room = _IDLE_SHARE * (self.memory or 0)
+        self._builders = Builders(
+            self._new_builder, self.limits.start_seconds, room,
+            lambda named: on_a_device(registry, named),
+        )  # fmt: skip
 
     def __enter__(self) -> Session:
         self.folder = Path(tempfile.mkdtemp(prefix="hardpoint-measure-", dir=self._parent))
@@ -255,6 +259,8 @@ class Session:
             self._surveyor = None
 
 
+# Of what one child may use, processes that wait for another candidate may take so much together.
+_IDLE_SHARE = 0.2
 # Read by OpenMP, MKL, OpenBLAS and Apple's Accelerate when a process starts.
 _THREADS = (
     "OMP_NUM_THREADS",

@@ -105,15 +105,20 @@ def translate(decomposed: ExportedProgram, *, repaired: bool = True) -> Any:
     :param repaired: ``False`` for what will be quantized to integers, which hold no NaN.
     :raises Exception: whatever the exporter raises where it has no translation.
     """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
     from torch.onnx._internal.exporter import _core
+
+    from hardpoint_onnxruntime.fusible import fusible
 
     with quiet():
         made = _core._exported_program_to_onnx_program(decomposed, registry=_registry())
         made.optimize()
+    fusible(made.model)
     if repaired:
         from hardpoint_onnxruntime.repairs import repair
 
         repair(made.model)
+    RemoveUnusedNodesPass()(made.model)  # ONNX Runtime would compute them at each call
     return made.model
 
 

@@ -31,6 +31,11 @@ HELP: Mapping[str, str] = {
 VARIANTS: Mapping[str, Mapping[str, object]] = {
     "activations in int8": {"activations": "int8"},
     "spinning": {"spinning": True},
+    "activations in int8 by 128, spinning": {
+        "activations": "int8",
+        "block": 128,
+        "spinning": True,
+    },
 }
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "optimization": ("disabled", "basic", "extended", "all"),
