@@ -178,7 +178,7 @@ def test_a_device_of_a_plugin_provider_is_opened_by_its_own_object(backend, cpu)
         ({"threads": -1}, "option threads is -1", "give a whole number from 0 to 1024"),
         ({"spinning": 1}, "option spinning is 1", "give true or false"),
         ({"optimization": "al"}, "option optimization is 'al'", "did you mean 'all'?"),
-        ({"block": 33}, "option block is 33", "choose one of 16, 32, 64, 128"),
+        ({"block": 33}, "option block is 33", "choose one of 16, 32, 64, 128, 256"),
     ],
 )
 def test_a_wrong_option_is_named(options, what, remedy):

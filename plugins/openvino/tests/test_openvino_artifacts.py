@@ -32,10 +32,32 @@ def artifact(net, compiled, export):
     return compiled(export(*net), blob=True)
 
 
+@pytest.fixture(scope="module")
+def unfolded(net, compiled, export):
+    return compiled(export(*net), fold=False)
+
+
 def test_weights_stay_beside_the_model_by_name(artifact, net):
-    assert set(artifact.weights) == {"conv.weight", "last.weight"}
+    assert set(artifact.weights) == {"last.weight"}
     assert torch.equal(artifact.weights["last.weight"], net[0].last.weight)
-    assert len(artifact.files["model.bin"]) < 4096
+
+
+def test_a_batch_norm_is_part_of_its_convolution_in_the_artifact(artifact, unfolded):
+    norm = b'type="BatchNormInference"'
+    assert norm not in bytes(artifact.files["model.xml"])
+    assert len(artifact.files["model.bin"]) > 16 * 3 * 9 * 4  # the convolution's, now its own
+    assert norm in bytes(unfolded.files["model.xml"])
+
+
+def test_unfolded_a_convolution_stays_beside_the_model_too(unfolded):
+    assert set(unfolded.weights) == {"conv.weight", "last.weight"}
+    assert len(unfolded.files["model.bin"]) < 16 * 3 * 9 * 4
+
+
+def test_folded_or_not_the_numbers_are_the_same(artifact, unfolded, net, backend, device):
+    files = {k: v for k, v in artifact.files.items() if k != "model.blob"}
+    folded = backend.load(replace(artifact, files=files), device)
+    assert torch.equal(folded(net[1])[0], backend.load(unfolded, device)(net[1])[0])
 
 
 def test_a_package_stores_a_weight_once(tmp_path):
@@ -104,7 +126,7 @@ def test_a_missing_weight_is_refused_by_name(artifact, backend, device):
     left = replace(artifact, files=files, weights={})
     said = refusal(backend, left, device)
     assert "its weights are not all there" in said
-    assert "conv.weight" in said
+    assert "last.weight" in said
 
 
 def test_metadata_are_needed(artifact, backend, device):

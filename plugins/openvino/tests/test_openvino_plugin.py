@@ -119,6 +119,7 @@ def test_every_variant_is_made_of_options_that_exist():
         ({"floats": "bf16"}, "fp32", "ask for int8 or int8w or int4w"),
         ({"dynamic_quantization": 32}, "int8", "ask for int8w or int4w"),
         ({"group_size": 32}, "int8w", "ask for int4w"),
+        ({"fold": False}, "int8", "ask for fp32 or bf16 or fp16"),
     ],
 )
 def test_an_option_without_a_meaning_is_refused(option, precision, where, export, build):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,8 +49,9 @@ def pack(
     )
 
 
-def _told(port: Port) -> list[str]:
-    return [port.name, str(port.dtype).removeprefix("torch.")]
+def _told(port: Port) -> list[object]:
+    slices = [[at, name] for at, name in port.slices]
+    return [port.name, str(port.dtype).removeprefix("torch."), *([slices] if slices else [])]
 
 
 def load(artifact: Artifact, device: Device) -> OrtExecutable:
@@ -145,7 +146,16 @@ def _ports(facts: Mapping[str, object], name: str) -> list[Port]:
     found = facts.get(name)
     if not isinstance(found, (list, tuple)):
         raise TypeError(f"it has no {name}")
-    return [Port(str(port), _NAMES[dtype]) for port, dtype in found]
+    return [_port(*told) for told in found]
+
+
+def _port(name: object, dtype: str, slices: Sequence[tuple[int, object]] = ()) -> Port:
+    parts = []
+    for at, part in slices:
+        if type(at) is not int or at < 0:
+            raise ValueError(f"slice {at!r}")
+        parts.append((at, str(part)))
+    return Port(str(name), _NAMES[dtype], tuple(parts))
 
 
 def _weights(artifact: Artifact) -> dict[str, torch.Tensor]:
@@ -161,13 +171,18 @@ def _weights(artifact: Artifact) -> dict[str, torch.Tensor]:
     return {name: artifact.weights[name].detach().contiguous() for name in names}
 
 
+def _bound(port: Port) -> list[str]:
+    return [name for _, name in port.slices] or [port.name]
+
+
 def _compare(session: Any, inputs: list[Port], outputs: list[Port]) -> None:
     """The model takes and gives what the metadata say: calls hand it pointers."""
     for what, ports, found in (
         ("takes", inputs, session.get_inputs()),
         ("gives", outputs, session.get_outputs()),
     ):
-        told = [(p.name, ELEMENTS[p.dtype]) for p in ports]
+        names = [(name, p.dtype) for p in ports for name in _bound(p)]
+        told = [(name, ELEMENTS[dtype]) for name, dtype in names]
         got = [(f.name, ONNX_TYPES.get(f.type)) for f in found]
         if told != got:
             raise artifact_error(

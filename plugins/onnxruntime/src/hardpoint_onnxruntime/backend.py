@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
+    from hardpoint_onnxruntime.slices import Slices
     from hardpoint_onnxruntime.support import Judge
 
 
@@ -117,11 +118,14 @@ def _opener(device: Device) -> Callable[[bytes], Any]:
     return opened
 
 
-def _typed(names: Sequence[str], program: ExportedProgram) -> list[Port]:
+def _typed(names: Sequence[tuple[str, Slices]], program: ExportedProgram) -> list[Port]:
     """The model's inputs, which the exporter may rename: they go by position."""
     user = set(program.graph_signature.user_inputs)
     taken = [n.meta["val"].dtype for n in program.graph.nodes if n.name in user]
-    return [Port(name, dtype) for name, dtype in zip(names, taken, strict=True)]
+    return [
+        Port(name, dtype, tuple(slices.items()))
+        for (name, slices), dtype in zip(names, taken, strict=True)
+    ]
 
 
 def _results(names: Sequence[str], program: ExportedProgram) -> list[Port]:

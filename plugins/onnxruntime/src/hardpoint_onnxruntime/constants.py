@@ -9,17 +9,22 @@ import numpy as np
 import onnx_ir as ir
 
 # A table smaller than this gains nothing.
-_LEAST = 2**12
+LEAST = 2**12
 
 
-def prepare(model: Any) -> None:
-    """Fold transposed weights, and turn ``Gemm`` into ``MatMul`` and ``Add``; in place."""
+def prepare(model: Any) -> dict[str, str]:
+    """Fold transposed weights, and turn ``Gemm`` into ``MatMul`` and ``Add``; in place.
+
+    :returns: the names of weights that were transposed -> their names now.
+    """
+    turned: dict[str, str] = {}
     for node in list(model.graph):
         if node.op_type == "Gemm" and node.domain == "":
-            _gemm(model.graph, node)
+            turned.update(_gemm(model.graph, node))
     for node in list(model.graph):
         if node.op_type == "Transpose" and held(model.graph, node.inputs[0]) is not None:
-            _transposed(model.graph, node)
+            turned.update(_transposed(model.graph, node))
+    return turned
 
 
 def held(graph: Any, value: Any) -> Any:
@@ -63,34 +68,35 @@ def drop_unused(graph: Any) -> None:
             del graph.initializers[name]
 
 
-def _transposed(graph: Any, node: Any) -> None:
+def _transposed(graph: Any, node: Any) -> dict[str, str]:
     array = held(graph, node.inputs[0]).numpy()
     perm = node.attributes.get("perm")
-    if array.nbytes < _LEAST:
-        return
+    old, name = node.outputs[0], node.inputs[0].name
+    if array.nbytes < LEAST or old in graph.outputs:
+        return {}
     turned = np.ascontiguousarray(np.transpose(array, None if perm is None else perm.value))
-    new = initializer(graph, f"{node.inputs[0].name}_transposed", turned)
-    old = node.outputs[0]
-    if old in graph.outputs:
-        return
+    new = initializer(graph, f"{name}_transposed", turned)
     for user, index in tuple(old.uses()):
         user.replace_input_with(index, new)
     graph.remove(node, safe=True)
     drop_unused(graph)
+    return {name: new.name}
 
 
-def _gemm(graph: Any, node: Any) -> None:
+def _gemm(graph: Any, node: Any) -> dict[str, str]:
     """Only where it is a linear layer."""
     number = {name: attribute.value for name, attribute in node.attributes.items()}
     scaled = number.get("alpha", 1.0) != 1.0 or number.get("beta", 1.0) != 1.0
     plain = not scaled and not number.get("transA", 0)
     weight = node.inputs[1]
     tensor = held(graph, weight)
-    if not plain or tensor is None or tensor.nbytes < _LEAST:
-        return
+    if not plain or tensor is None or tensor.nbytes < LEAST:
+        return {}
+    turned = {}
     if number.get("transB", 0):
-        turned = np.ascontiguousarray(tensor.numpy().T)
-        weight = initializer(graph, f"{weight.name}_transposed", turned)
+        name = weight.name
+        weight = initializer(graph, f"{name}_transposed", np.ascontiguousarray(tensor.numpy().T))
+        turned[name] = weight.name
     product = ir.node("MatMul", [node.inputs[0], weight], name=f"{node.name}_MatMul")
     product.outputs[0].name = f"{node.outputs[0].name}_product"
     new = [product]
@@ -99,31 +105,4 @@ def _gemm(graph: Any, node: Any) -> None:
         product.outputs[0].type = node.outputs[0].type
     replace(graph, node, new, new[-1].outputs)
     drop_unused(graph)
-
-
-def round_tables(model: Any) -> None:
-    """Embedding tables in int8, each row with a scale of its own: looked up, then made wide."""
-    graph = model.graph
-    for node in list(graph):
-        if node.op_type != "Gather" or node.domain != "":
-            continue
-        tensor = held(graph, node.inputs[0])
-        axis = node.attributes.get("axis")
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < _LEAST:
-            continue
-        if len(tensor.shape) != 2 or (axis is not None and axis.value != 0):
-            continue
-        rows = tensor.numpy()
-        scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-30) / 127
-        name = node.inputs[0].name
-        table = initializer(graph, f"{name}_int8", np.rint(rows / scale).astype(np.int8))
-        scales = initializer(graph, f"{name}_row_scales", scale.astype(np.float32))
-        indices, stem = node.inputs[1], node.name or name
-        picked = ir.node("Gather", [table, indices], {"axis": 0}, name=f"{stem}_rows")
-        scaled = ir.node("Gather", [scales, indices], {"axis": 0}, name=f"{stem}_scales")
-        wide = ir.node("Cast", [picked.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{stem}_wide")
-        product = ir.node("Mul", [wide.outputs[0], scaled.outputs[0]], name=f"{stem}_table")
-        for made in (picked, scaled, wide):
-            made.outputs[0].name = f"{made.name}_value"
-        replace(graph, node, [picked, scaled, wide, product], product.outputs)
-    drop_unused(graph)
+    return turned

@@ -47,10 +47,15 @@ def _closed(*_: object) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output: ONNX Runtime's name, and what lies there."""
+    """An input or output: ONNX Runtime's name, and what lies there.
+
+    :param slices: place along the first dimension and name of each input of ONNX Runtime's that
+        one of the segment's became; empty: it is one.
+    """
 
     name: str
     dtype: torch.dtype
+    slices: tuple[tuple[int, str], ...] = ()
 
 
 def to_ort(tensor: torch.Tensor) -> Any:
@@ -90,7 +95,7 @@ class OrtExecutable(Executable):
         self._session = session
         self._run = native.runner(session)
         self._weights = weights
-        self._ins = [(p.name, ELEMENTS[p.dtype]) for p in inputs]
+        self._ins = [(p.name, ELEMENTS[p.dtype], p.slices) for p in inputs]
         self._outs = [(p.name, ELEMENTS[p.dtype], p.dtype) for p in outputs]
         self._place = native.place(*place)
         self._device = torch.device("cpu") if place[0] == "cpu" else torch.device(*place)
@@ -117,9 +122,11 @@ class OrtExecutable(Executable):
             binding = self._local.binding = native.binding(session)
         place = self._place
         shapes = tuple([t.shape for t in inputs])
-        for (name, element), tensor, shape in zip(self._ins, inputs, shapes, strict=True):
+        for (name, element, slices), tensor, shape in zip(self._ins, inputs, shapes, strict=True):
             address = tensor.data_ptr()
-            if address:
+            if slices:
+                self._bind_slices(binding, element, slices, tensor)
+            elif address:
                 binding.bind_input(name, place, element, shape, address)
             else:
                 binding.bind_ortvalue_input(name, to_ort(tensor)._ortvalue)
@@ -141,6 +148,23 @@ class OrtExecutable(Executable):
                 raise
             raise known from error
         return tuple(made)
+
+    def _bind_slices(
+        self, binding: Any, element: int, slices: Sequence[tuple[int, str]], tensor: torch.Tensor
+    ) -> None:
+        """Bind each slice where it lies.
+
+        :raises IndexError: there is no such slice: the artifact's metadata are not the model's.
+        """
+        count, size = tensor.shape[0], tensor.shape[1:]
+        step, address = tensor.nbytes // count if count else 0, tensor.data_ptr()
+        for at, name in slices:
+            if at >= count:
+                raise IndexError(f"{name} is slice {at} of an input that has {count}")
+            if address:
+                binding.bind_input(name, self._place, element, size, address + at * step)
+            else:
+                binding.bind_ortvalue_input(name, to_ort(tensor[at])._ortvalue)
 
     def _first(self, binding: Any, shapes: Shapes) -> tuple[torch.Tensor, ...]:
         """A call with sizes not seen before: ONNX Runtime tells how large the results are."""

@@ -113,12 +113,12 @@ def translate(decomposed: ExportedProgram, *, repaired: bool = True) -> Any:
     with quiet():
         made = _core._exported_program_to_onnx_program(decomposed, registry=_registry())
         made.optimize()
-    fusible(made.model)
-    if repaired:
-        from hardpoint_onnxruntime.repairs import repair
+        fusible(made.model)
+        if repaired:
+            from hardpoint_onnxruntime.repairs import repair
 
-        repair(made.model)
-    RemoveUnusedNodesPass()(made.model)  # ONNX Runtime would compute them at each call
+            repair(made.model)
+        RemoveUnusedNodesPass()(made.model)  # ONNX Runtime would compute them at each call
     return made.model
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import onnx_ir as ir
 
+from hardpoint_onnxruntime.constants import replace
+
 
 def fusible(model: Any) -> None:
     """Change ``model`` in place: a product with a root's reciprocal is a quotient by the root.
 
-    It is rounded once, and before it was rounded twice. The product stays, used by nobody.
+    It is rounded once, and before it was rounded twice.
     """
     for node in list(model.graph):
         if node.op_type != "Mul" or node.domain:
@@ -39,15 +41,6 @@ def _root_under(value: Any) -> Any:
 
 def _divide(graph: Any, product: Any, value: Any, root: Any) -> None:
     """``value / root`` in the place of ``product``."""
-    [old] = product.outputs
     quotient = ir.node("Div", [value, root], name=f"{product.name}_by_root")
-    [new] = quotient.outputs
-    new.type, new.shape, new.name = old.type, old.shape, old.name
-    old.name = f"{old.name}_unused"
     quotient.meta.update(product.meta)
-    graph.insert_after(product, quotient)
-    for user, index in tuple(old.uses()):
-        user.replace_input_with(index, new)
-    for i, output in enumerate(graph.outputs):
-        if output is old:
-            graph.outputs[i] = new
+    replace(graph, product, [quotient], quotient.outputs)

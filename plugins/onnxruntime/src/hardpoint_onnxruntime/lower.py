@@ -11,6 +11,7 @@ from hardpoint_onnxruntime.export import Model, export, split
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import compile_error, in_words
 from hardpoint_onnxruntime.providers import CPU
+from hardpoint_onnxruntime.slices import Slices, by_slices
 
 BITS = {"int8w": 8, "int4w": 4}
 # Options that change something in these precisions only.
@@ -20,8 +21,10 @@ _DEFAULTS = Options()
 
 def lower(
     program: ExportedProgram, device: Device, wanted: CompileOptions, options: Options
-) -> tuple[Model, list[str], list[str]]:
+) -> tuple[Model, list[tuple[str, Slices]], list[str]]:
     """The model, and the names of its inputs and outputs in the segment's order.
+
+    An input that the model takes by slices comes with their places and names.
 
     :raises CompileError: no translation, or no such precision here.
     """
@@ -30,7 +33,9 @@ def lower(
     inputs = [str(value.name) for value in model.graph.inputs]
     outputs = [str(value.name) for value in model.graph.outputs]
     try:
-        made = split(_narrowed(model, wanted, options))
+        narrowed = _narrowed(model, wanted, options)
+        slices = by_slices(narrowed)
+        made = split(narrowed)
     except CompileError:
         raise
     except Exception as error:  # of ONNX Runtime's quantizers, or of what holds 2 GB at most
@@ -39,7 +44,7 @@ def lower(
             cause=in_words(error),
             remedy="ask for another precision, or leave this target out of targets=",
         ) from error
-    return made, inputs, outputs
+    return made, [(name, slices.get(name, {})) for name in inputs], outputs
 
 
 def _narrowed(model: Any, wanted: CompileOptions, options: Options) -> Any:

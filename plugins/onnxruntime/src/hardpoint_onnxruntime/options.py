@@ -25,7 +25,8 @@ HELP: Mapping[str, str] = {
     "quantizer": "precision int8: static (QDQ, calibrated), dynamic, or auto (default): static "
     "where there are convolutions",
     "activations": "precisions int8w and int4w: fp32 (default), or int8: round them too, faster",
-    "block": "precisions int8w and int4w: numbers that share a scale: 16, 32 (default), 64, 128",
+    "block": "precisions int8w and int4w: numbers that share a scale: 16, 32 (default), 64, 128 "
+    "or 256",
 }
 # Worth a try beside the defaults; what has no meaning in a precision is refused at once.
 VARIANTS: Mapping[str, Mapping[str, object]] = {
@@ -36,13 +37,18 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
         "block": 128,
         "spinning": True,
     },
+    "activations in int8 by 256, spinning": {
+        "activations": "int8",
+        "block": 256,
+        "spinning": True,
+    },
 }
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "optimization": ("disabled", "basic", "extended", "all"),
     "execution": ("sequential", "parallel"),
     "quantizer": ("auto", "static", "dynamic"),
     "activations": ("fp32", "int8"),
-    "block": (16, 32, 64, 128),
+    "block": (16, 32, 64, 128, 256),
 }
 _FLAGS = ("spinning", "cpu_nodes")
 

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from hardpoint_onnxruntime import constants
+from hardpoint_onnxruntime import constants, embeddings
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import compile_error
 from hardpoint_onnxruntime.providers import CPU, has_vnni
@@ -46,8 +46,7 @@ def weight_only(model: Any, bits: int, options: Options) -> Any:
     """Matrices in blocks of ``bits``, embedding tables in int8; arithmetic stays in float32."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    constants.prepare(model)
-    constants.round_tables(model)
+    turned = constants.prepare(model)
     accuracy = _INT8_ACTIVATIONS if options.activations == "int8" else None
     with _silent():
         quantizer = MatMulNBitsQuantizer(
@@ -58,7 +57,11 @@ def weight_only(model: Any, bits: int, options: Options) -> Any:
             accuracy_level=accuracy,
         )
         quantizer.process()
-    return ir.serde.deserialize_model(quantizer.model.model)
+    made = ir.serde.deserialize_model(quantizer.model.model)
+    if bits == 8:
+        embeddings.share_tables(made, turned)
+    embeddings.round_tables(made)
+    return made
 
 
 def is_convolutional(model: Any) -> bool:
@@ -75,7 +78,7 @@ def dynamic(model: Any) -> Any:
         _folded(_proto(model), source)
         model = ir.serde.deserialize_model(onnx.load(source))
         constants.prepare(model)
-        constants.round_tables(model)
+        embeddings.round_tables(model)
         quantize_dynamic(
             _proto(model),
             target,

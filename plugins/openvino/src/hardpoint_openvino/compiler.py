@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 
 from hardpoint import Artifact, CompileOptions, Device
 from hardpoint_openvino import sdk, stored
-from hardpoint_openvino.convert import convert
+from hardpoint_openvino.convert import convert, fold
 from hardpoint_openvino.exact import as_in_pytorch
 from hardpoint_openvino.options import Options
 from hardpoint_openvino.origin import compile_error, in_words
@@ -41,6 +41,8 @@ def compile_segment(
     as_in_pytorch(model, holds_nan=asked.precision != "int8")
     if asked.precision in QUANTIZED:
         model = quantize(model, asked.precision, asked.example_inputs, options)
+    elif options.fold:
+        fold(model)
     settings = options.settings(asked.precision, sdk.settable(name))
     compiled = compile_model(model, name, settings)
     files: dict[str, bytes] = {}

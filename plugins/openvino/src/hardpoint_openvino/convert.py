@@ -87,6 +87,17 @@ def convert(source: Source) -> ov.Model:
     return model
 
 
+def fold(model: ov.Model) -> None:
+    """Compute in place what is constant, as OpenVINO else does each time that it compiles it.
+
+    Batch norms become part of the weights before them, which are others then; weights that nothing
+    is folded into stay in the program's memory.
+    """
+    from openvino._offline_transformations import apply_moc_transformations
+
+    apply_moc_transformations(model, cf=True)
+
+
 def _with_all_inputs(model: ov.Model, module: GraphModule) -> ov.Model:
     """``model`` with an input for each of ``module``'s, in order.
 

@@ -22,6 +22,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _MEANT_FOR = {
     "floats": ("int8", "int8w", "int4w"),
     "dynamic_quantization": ("int8w", "int4w"),
+    "fold": ("fp32", "bf16", "fp16"),
     "group_size": ("int4w",),
     "model_type": ("int8",),
     "preset": ("int8",),
@@ -40,6 +41,7 @@ class Options:
     blob: bool = False
     dynamic_quantization: int = 0
     floats: Floats = "fp32"
+    fold: bool = True
     group_size: int = 64
     model_type: ModelType = "auto"
     preset: Preset = "mixed"

@@ -39,6 +39,9 @@ def hardpoint_backend_info() -> BackendInfo:
             "many; 0 (default): compute in float32",
             "floats": "int8, int8w and int4w: what is not quantized computes in fp32 (default), "
             "bf16 or fp16",
+            "fold": "compute what is constant, such as weights with their batch norm, when the "
+            "segment is compiled: starts sooner, and such weights are in the artifact once more "
+            "(default true)",
             "group_size": "int4w: weights that share a scale (default 64)",
             "model_type": "int8: auto (default), transformer or plain: which quantization scheme",
             "preset": "int8: mixed (default: asymmetric activations) or performance (symmetric)",
