@@ -355,6 +355,19 @@ def test_variants_of_the_fastest_precision_come_first_from_each_target_in_turn()
     assert len(set(found)) == len(candidates)
 
 
+def test_variants_of_what_fails_by_default_come_last():
+    candidates = [
+        Candidate((hp.Target(target),), {target: precision}, variant)
+        for target in "abc" for precision in ("int8", "int8w") for variant in "xy"
+    ]  # fmt: skip
+    best = [
+        Row(Candidate((hp.Target(t),), {t: p}), "timed") for t, p in [("a", "int8"), ("c", "int8w")]
+    ]
+    found = [c.label for c in variants_by_promise(candidates, best)]
+    assert found[:4] == ["a int8 x", "a int8 y", "c int8w x", "c int8w y"]
+    assert found[4:8] == ["b int8 x", "c int8 x", "b int8 y", "c int8 y"]
+
+
 def test_mixes_put_each_partial_target_beside_the_best_whole_one(registry):
     registry.add("backend", "npu", Provider("npu", precisions=("fp16",)))
     registry.add("backend", "dsp", Provider("dsp", precisions=("int8", "fp32")))

@@ -146,6 +146,8 @@ def fresh(code: str, path: Path, inputs: Path, threads: int) -> Callable[[], flo
             **os.environ, "OMP_NUM_THREADS": str(threads),
             "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         }  # fmt: skip
+        # What pip installs is there as bytecode; a source tree's is written by the first process.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", script, str(path), str(inputs), str(threads)],
             env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hardpoint import CompileOptions
+from hardpoint import CompileOptions, InputError
 
 
 class Tied(nn.Module):
@@ -98,3 +98,50 @@ def test_else_the_table_is_held_beside_the_head(precision, width, times, backend
     with torch.no_grad():
         limit = 0.3 if precision == "int4w" else 0.02
         assert 0 < error(backend.load(made, cpu)(WORDS)[0], model(WORDS)) < limit
+
+
+class Linears(nn.Module):
+    """The usual tie; and two heads, one with a bias."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.table = nn.Embedding(320, 256)
+        self.heads = nn.ModuleList(nn.Linear(256, 320, bias=bool(i)) for i in range(heads))
+        for head in self.heads:
+            head.weight = self.table.weight
+
+    def forward(self, words):
+        x = self.table(words)
+        return [head(x) for head in self.heads]
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize(("activations", "block"), [("fp32", 32), ("int8", 128), ("int8", 256)])
+def test_all_heads_share_the_table(heads, activations, block, backend, cpu):
+    torch.manual_seed(0)
+    model = Linears(heads).eval()
+    made = compiled(model, backend, cpu, activations=activations, block=block)
+    assert sum(t.nbytes for t in made.weights.values()) < 1.2 * model.table.weight.numel()
+    run = backend.load(made, cpu)
+    with torch.no_grad():
+        for got, want in zip(run(WORDS), model(WORDS), strict=True):
+            assert 0 < error(got, want) < 0.03
+
+
+def test_two_lookups_share_the_table(backend, cpu):
+    torch.manual_seed(0)
+    table = nn.Embedding(320, 64)
+    twice = nn.Module()
+    twice.table, twice.forward = table, lambda a: table(a) + table(a + 1)
+    words = WORDS % 300
+    made = compiled(twice.eval(), backend, cpu, words=words)
+    assert sum(t.nbytes for t in made.weights.values()) < 1.1 * table.weight.numel()
+    with torch.no_grad():
+        assert 0 < error(backend.load(made, cpu)(words)[0], twice.forward(words)) < 0.02
+
+
+@pytest.mark.parametrize("index", [-1, 320])
+def test_an_index_out_of_range_is_refused(index, tied, backend, cpu):
+    run = backend.load(compiled(tied, backend, cpu), cpu)
+    with pytest.raises(InputError):
+        run(torch.full_like(WORDS, index))

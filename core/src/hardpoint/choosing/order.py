@@ -42,6 +42,7 @@ def by_promise(
 def variants_by_promise(candidates: Sequence[Candidate], best: Sequence[Row]) -> list[Candidate]:
     """Variants of the precision that is fastest by default first; of each precision one variant of
     each target in turn, as the one that helps most may be that of a target that is slow without.
+    Last come variants of what fails by default: they are compiled as long, and mostly fail alike.
 
     :param best: what runs by default, the best first.
     """
@@ -52,7 +53,8 @@ def variants_by_promise(candidates: Sequence[Candidate], best: Sequence[Row]) ->
     for candidate in candidates:
         way = candidate.target, candidate.precision
         nth, seen[way] = seen[way], seen[way] + 1
-        rank = (*precisions, way[1]).index(way[1]), nth, (*ways, way).index(way)
+        place = (*ways, way).index(way)
+        rank = way not in ways, (*precisions, way[1]).index(way[1]), nth, place
         places.append((rank, candidate))
     return [candidate for _, candidate in sorted(places, key=itemgetter(0))]
 

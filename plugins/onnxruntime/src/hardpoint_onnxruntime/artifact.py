@@ -50,7 +50,7 @@ def pack(
 
 
 def _told(port: Port) -> list[object]:
-    slices = [[at, name] for at, name in port.slices]
+    slices = [list(part) for part in port.slices]
     return [port.name, str(port.dtype).removeprefix("torch."), *([slices] if slices else [])]
 
 
@@ -149,12 +149,12 @@ def _ports(facts: Mapping[str, object], name: str) -> list[Port]:
     return [_port(*told) for told in found]
 
 
-def _port(name: object, dtype: str, slices: Sequence[tuple[int, object]] = ()) -> Port:
+def _port(name: object, dtype: str, slices: Sequence[tuple[int, int, object]] = ()) -> Port:
     parts = []
-    for at, part in slices:
-        if type(at) is not int or at < 0:
-            raise ValueError(f"slice {at!r}")
-        parts.append((at, str(part)))
+    for start, count, part in slices:
+        if type(start) is not int or type(count) is not int or start < 0 or count < 0:
+            raise ValueError(f"part {start!r}, {count!r}")
+        parts.append((start, count, str(part)))
     return Port(str(name), _NAMES[dtype], tuple(parts))
 
 
@@ -172,7 +172,7 @@ def _weights(artifact: Artifact) -> dict[str, torch.Tensor]:
 
 
 def _bound(port: Port) -> list[str]:
-    return [name for _, name in port.slices] or [port.name]
+    return [name for _, _, name in port.slices] or [port.name]
 
 
 def _compare(session: Any, inputs: list[Port], outputs: list[Port]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-    from hardpoint_onnxruntime.slices import Slices
+    from hardpoint_onnxruntime.slices import Part
     from hardpoint_onnxruntime.support import Judge
 
 
@@ -118,13 +118,12 @@ def _opener(device: Device) -> Callable[[bytes], Any]:
     return opened
 
 
-def _typed(names: Sequence[tuple[str, Slices]], program: ExportedProgram) -> list[Port]:
+def _typed(names: Sequence[tuple[str, Sequence[Part]]], program: ExportedProgram) -> list[Port]:
     """The model's inputs, which the exporter may rename: they go by position."""
     user = set(program.graph_signature.user_inputs)
     taken = [n.meta["val"].dtype for n in program.graph.nodes if n.name in user]
     return [
-        Port(name, dtype, tuple(slices.items()))
-        for (name, slices), dtype in zip(names, taken, strict=True)
+        Port(name, dtype, tuple(slices)) for (name, slices), dtype in zip(names, taken, strict=True)
     ]
 
 

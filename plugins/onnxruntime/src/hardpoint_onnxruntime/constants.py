@@ -15,15 +15,15 @@ LEAST = 2**12
 def prepare(model: Any) -> dict[str, str]:
     """Fold transposed weights, and turn ``Gemm`` into ``MatMul`` and ``Add``; in place.
 
-    :returns: the names of weights that were transposed -> their names now.
+    :returns: the names of matrices that were transposed -> what they are named so.
     """
     turned: dict[str, str] = {}
     for node in list(model.graph):
         if node.op_type == "Gemm" and node.domain == "":
-            turned.update(_gemm(model.graph, node))
+            _gemm(model.graph, node, turned)
     for node in list(model.graph):
         if node.op_type == "Transpose" and held(model.graph, node.inputs[0]) is not None:
-            turned.update(_transposed(model.graph, node))
+            _transposed(model.graph, node, turned)
     return turned
 
 
@@ -68,22 +68,33 @@ def drop_unused(graph: Any) -> None:
             del graph.initializers[name]
 
 
-def _transposed(graph: Any, node: Any) -> dict[str, str]:
-    array = held(graph, node.inputs[0]).numpy()
-    perm = node.attributes.get("perm")
-    old, name = node.outputs[0], node.inputs[0].name
+def _transposed(graph: Any, node: Any, turned: dict[str, str]) -> None:
+    weight, old = node.inputs[0], node.outputs[0]
+    array, perm = held(graph, weight).numpy(), node.attributes.get("perm")
     if array.nbytes < LEAST or old in graph.outputs:
-        return {}
-    turned = np.ascontiguousarray(np.transpose(array, None if perm is None else perm.value))
-    new = initializer(graph, f"{name}_transposed", turned)
+        return
+    if array.ndim == 2 and (perm is None or tuple(perm.value) == (1, 0)):
+        new = _matrix(graph, weight, turned)
+    else:
+        other = np.ascontiguousarray(np.transpose(array, None if perm is None else perm.value))
+        new = initializer(graph, f"{weight.name}_transposed", other)
     for user, index in tuple(old.uses()):
         user.replace_input_with(index, new)
     graph.remove(node, safe=True)
     drop_unused(graph)
-    return {name: new.name}
 
 
-def _gemm(graph: Any, node: Any) -> dict[str, str]:
+def _matrix(graph: Any, weight: Any, turned: dict[str, str]) -> Any:
+    """``weight`` transposed: one for all that multiply with it."""
+    known = graph.initializers.get(turned.get(weight.name, ""))
+    if known is None:
+        array = np.ascontiguousarray(held(graph, weight).numpy().T)
+        known = initializer(graph, f"{weight.name}_transposed", array)
+        turned[weight.name] = known.name
+    return known
+
+
+def _gemm(graph: Any, node: Any, turned: dict[str, str]) -> None:
     """Only where it is a linear layer."""
     number = {name: attribute.value for name, attribute in node.attributes.items()}
     scaled = number.get("alpha", 1.0) != 1.0 or number.get("beta", 1.0) != 1.0
@@ -91,12 +102,9 @@ def _gemm(graph: Any, node: Any) -> dict[str, str]:
     weight = node.inputs[1]
     tensor = held(graph, weight)
     if not plain or tensor is None or tensor.nbytes < LEAST:
-        return {}
-    turned = {}
+        return
     if number.get("transB", 0):
-        name = weight.name
-        weight = initializer(graph, f"{name}_transposed", np.ascontiguousarray(tensor.numpy().T))
-        turned[name] = weight.name
+        weight = _matrix(graph, weight, turned)
     product = ir.node("MatMul", [node.inputs[0], weight], name=f"{node.name}_MatMul")
     product.outputs[0].name = f"{node.outputs[0].name}_product"
     new = [product]
@@ -105,4 +113,3 @@ def _gemm(graph: Any, node: Any) -> dict[str, str]:
         product.outputs[0].type = node.outputs[0].type
     replace(graph, node, new, new[-1].outputs)
     drop_unused(graph)
-    return turned

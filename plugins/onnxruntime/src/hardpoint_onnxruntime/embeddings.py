@@ -22,10 +22,10 @@ def share_tables(model: Any, turned: Mapping[str, str]) -> None:
     graph = model.graph
     heads = {node.inputs[1].name: node for node in graph if node.op_type == "MatMulNBits"}
     for node, table in _tables(graph):
-        head = heads.get(f"{turned.get(table.name)}_Q8")
-        width, indices = table.shape[1], node.inputs[1]
-        if head is None or width % head.attributes["block_size"].value:
+        head = heads.get(f"{turned[table.name]}_Q8") if table.name in turned else None
+        if head is None or not _row_by_row(head, table.shape):
             continue
+        width, indices = table.shape[1], node.inputs[1]
         stem = node.name or table.name
         last = initializer(graph, f"{stem}_last", np.array([-1], np.int64))
         middle = initializer(graph, f"{stem}_middle", np.array(_MIDDLE, np.float32))
@@ -47,16 +47,28 @@ def share_tables(model: Any, turned: Mapping[str, str]) -> None:
     drop_unused(graph)
 
 
+def _row_by_row(head: Any, shape: Any) -> bool:
+    """Whether whole blocks make up a row of the table."""
+    rows, width, block = (head.attributes[name].value for name in ("N", "K", "block_size"))
+    return (rows, width) == tuple(shape) and width % block == 0
+
+
 def round_tables(model: Any) -> None:
     """Tables in int8, each row with a scale of its own; in place."""
     graph = model.graph
+    rounded: dict[str, tuple[Any, Any]] = {}
     for node, table in _tables(graph):
-        rows = table.const_value.numpy()
-        scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-30) / 127
-        bytes_ = initializer(graph, f"{table.name}_int8", np.rint(rows / scale).astype(np.int8))
-        scales = initializer(graph, f"{table.name}_row_scales", scale.astype(np.float32))
+        if table.name not in rounded:
+            rows = table.const_value.numpy()
+            scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-30) / 127
+            integers = np.rint(rows / scale).astype(np.int8)
+            rounded[table.name] = (
+                initializer(graph, f"{table.name}_int8", integers),
+                initializer(graph, f"{table.name}_row_scales", scale.astype(np.float32)),
+            )
+        integer_rows, scales = rounded[table.name]
         indices, stem = node.inputs[1], node.name or table.name
-        picked = ir.node("Gather", [bytes_, indices], {"axis": 0}, name=f"{stem}_rows")
+        picked = ir.node("Gather", [integer_rows, indices], {"axis": 0}, name=f"{stem}_rows")
         scaled = ir.node("Gather", [scales, indices], {"axis": 0}, name=f"{stem}_scales")
         wide = _wide(picked, stem)
         product = ir.node("Mul", [wide.outputs[0], scaled.outputs[0]], name=f"{stem}_table")

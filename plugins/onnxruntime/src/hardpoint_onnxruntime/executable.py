@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 import torch
 import torch.utils.dlpack
 
-from hardpoint import Executable
+from hardpoint import ArtifactError, Executable
 from hardpoint_onnxruntime import native
 from hardpoint_onnxruntime.faults import fault
+from hardpoint_onnxruntime.origin import artifact_error
 from hardpoint_onnxruntime.session import runtime
 
 # ONNX's numbers of element types (onnx.TensorProto.DataType).
@@ -41,6 +42,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _FORKS.append(None))
 
 
+def _not_made_for(port: Port, tensor: torch.Tensor) -> ArtifactError:
+    """What is handed over by address must be what the artifact takes: metadata can be forged."""
+    last = max((start + max(count, 1) for start, count, _ in port.slices), default=0)
+    rows = f" with {last} rows or more" if last else ""
+    return artifact_error(
+        f"the artifact was not made for this program: input {port.name!r} is {tensor.dtype} of "
+        f"shape {list(tensor.shape)}",
+        cause=f"its metadata say {port.dtype}{rows}",
+        remedy="get the package again from its source, or compile the segment again",
+    )
+
+
 def _closed(*_: object) -> NoReturn:
     raise RuntimeError("the executable was closed")
 
@@ -49,13 +62,13 @@ def _closed(*_: object) -> NoReturn:
 class Port:
     """An input or output: ONNX Runtime's name, and what lies there.
 
-    :param slices: place along the first dimension and name of each input of ONNX Runtime's that
-        one of the segment's became; empty: it is one.
+    :param slices: (start, count, name) of each of ONNX Runtime's inputs that it is handed over as:
+        part of the first dimension, which goes where the count is 0. Empty: it is one input.
     """
 
     name: str
     dtype: torch.dtype
-    slices: tuple[tuple[int, str], ...] = ()
+    slices: tuple[tuple[int, int, str], ...] = ()
 
 
 def to_ort(tensor: torch.Tensor) -> Any:
@@ -95,7 +108,7 @@ class OrtExecutable(Executable):
         self._session = session
         self._run = native.runner(session)
         self._weights = weights
-        self._ins = [(p.name, ELEMENTS[p.dtype], p.slices) for p in inputs]
+        self._ins = [(p.name, ELEMENTS[p.dtype], p) for p in inputs]
         self._outs = [(p.name, ELEMENTS[p.dtype], p.dtype) for p in outputs]
         self._place = native.place(*place)
         self._device = torch.device("cpu") if place[0] == "cpu" else torch.device(*place)
@@ -109,6 +122,7 @@ class OrtExecutable(Executable):
         """Run on the inputs' own memory; they are contiguous.
 
         :raises InputError: an index is out of range.
+        :raises ArtifactError: its metadata belong to another program.
         :raises RuntimeError: the executable was closed, or is a forked child's.
         :raises OutOfMemory: the call needs more memory than there is.
         :raises DeviceLost: no call on this device will work any more.
@@ -122,10 +136,12 @@ class OrtExecutable(Executable):
             binding = self._local.binding = native.binding(session)
         place = self._place
         shapes = tuple([t.shape for t in inputs])
-        for (name, element, slices), tensor, shape in zip(self._ins, inputs, shapes, strict=True):
+        for (name, element, port), tensor, shape in zip(self._ins, inputs, shapes, strict=True):
             address = tensor.data_ptr()
-            if slices:
-                self._bind_slices(binding, element, slices, tensor)
+            if tensor.dtype is not port.dtype:
+                raise _not_made_for(port, tensor)
+            if port.slices:
+                self._bind_slices(binding, element, port, tensor)
             elif address:
                 binding.bind_input(name, place, element, shape, address)
             else:
@@ -149,22 +165,19 @@ class OrtExecutable(Executable):
             raise known from error
         return tuple(made)
 
-    def _bind_slices(
-        self, binding: Any, element: int, slices: Sequence[tuple[int, str]], tensor: torch.Tensor
-    ) -> None:
-        """Bind each slice where it lies.
-
-        :raises IndexError: there is no such slice: the artifact's metadata are not the model's.
-        """
-        count, size = tensor.shape[0], tensor.shape[1:]
-        step, address = tensor.nbytes // count if count else 0, tensor.data_ptr()
-        for at, name in slices:
-            if at >= count:
-                raise IndexError(f"{name} is slice {at} of an input that has {count}")
+    def _bind_slices(self, binding: Any, element: int, port: Port, tensor: torch.Tensor) -> None:
+        """Bind each part where it lies; see :class:`Port`."""
+        have, *rest = tensor.shape or (0,)
+        step, address = tensor.nbytes // have if have else 0, tensor.data_ptr()
+        for start, count, name in port.slices:
+            if start + max(count, 1) > have:
+                raise _not_made_for(port, tensor)
+            size = (count, *rest) if count else rest
             if address:
-                binding.bind_input(name, self._place, element, size, address + at * step)
+                binding.bind_input(name, self._place, element, size, address + start * step)
             else:
-                binding.bind_ortvalue_input(name, to_ort(tensor[at])._ortvalue)
+                part = torch.empty(size, dtype=tensor.dtype, device=tensor.device)
+                binding.bind_ortvalue_input(name, to_ort(part)._ortvalue)
 
     def _first(self, binding: Any, shapes: Shapes) -> tuple[torch.Tensor, ...]:
         """A call with sizes not seen before: ONNX Runtime tells how large the results are."""

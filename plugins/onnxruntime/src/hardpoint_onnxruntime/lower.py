@@ -11,7 +11,7 @@ from hardpoint_onnxruntime.export import Model, export, split
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import compile_error, in_words
 from hardpoint_onnxruntime.providers import CPU
-from hardpoint_onnxruntime.slices import Slices, by_slices
+from hardpoint_onnxruntime.slices import Part, by_slices
 
 BITS = {"int8w": 8, "int4w": 4}
 # Options that change something in these precisions only.
@@ -21,10 +21,10 @@ _DEFAULTS = Options()
 
 def lower(
     program: ExportedProgram, device: Device, wanted: CompileOptions, options: Options
-) -> tuple[Model, list[tuple[str, Slices]], list[str]]:
+) -> tuple[Model, list[tuple[str, list[Part]]], list[str]]:
     """The model, and the names of its inputs and outputs in the segment's order.
 
-    An input that the model takes by slices comes with their places and names.
+    An input of which the model takes parts only comes with those.
 
     :raises CompileError: no translation, or no such precision here.
     """
@@ -34,7 +34,9 @@ def lower(
     outputs = [str(value.name) for value in model.graph.outputs]
     try:
         narrowed = _narrowed(model, wanted, options)
-        slices = by_slices(narrowed)
+        slices: dict[str, list[Part]] = {}
+        if device.properties["provider"] == CPU:  # others may ask for aligned addresses
+            slices = by_slices(narrowed, wanted.example_inputs)
         made = split(narrowed)
     except CompileError:
         raise
@@ -44,7 +46,7 @@ def lower(
             cause=in_words(error),
             remedy="ask for another precision, or leave this target out of targets=",
         ) from error
-    return made, [(name, slices.get(name, {})) for name in inputs], outputs
+    return made, [(name, slices.get(name, [])) for name in inputs], outputs
 
 
 def _narrowed(model: Any, wanted: CompileOptions, options: Options) -> Any:

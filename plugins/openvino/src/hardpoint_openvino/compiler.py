@@ -9,8 +9,9 @@ from torch.export import ExportedProgram
 
 from hardpoint import Artifact, CompileOptions, Device
 from hardpoint_openvino import sdk, stored
-from hardpoint_openvino.convert import convert, fold
+from hardpoint_openvino.convert import convert
 from hardpoint_openvino.exact import as_in_pytorch
+from hardpoint_openvino.folding import fold
 from hardpoint_openvino.options import Options
 from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.program import decompose, take_apart
@@ -42,7 +43,7 @@ def compile_segment(
     if asked.precision in QUANTIZED:
         model = quantize(model, asked.precision, asked.example_inputs, options)
     elif options.fold:
-        fold(model)
+        model = fold(model, [tensor for _, tensor in source.weights.values()])
     settings = options.settings(asked.precision, sdk.settable(name))
     compiled = compile_model(model, name, settings)
     files: dict[str, bytes] = {}

@@ -2,7 +2,7 @@
 
 By the PyTorch front end that ``openvino.convert_model`` uses, called directly: ``convert_model``
 also reports each use to its makers over the network, and folds weights into others that a package
-could not share.
+could not share: see folding.py.
 """
 
 from __future__ import annotations
@@ -85,17 +85,6 @@ def convert(source: Source) -> ov.Model:
                 f"OpenVINO takes input {node.name!r} as {port.get_element_type()}, not {want}"
             )
     return model
-
-
-def fold(model: ov.Model) -> None:
-    """Compute in place what is constant, as OpenVINO else does each time that it compiles it.
-
-    Batch norms become part of the weights before them, which are others then; weights that nothing
-    is folded into stay in the program's memory.
-    """
-    from openvino._offline_transformations import apply_moc_transformations
-
-    apply_moc_transformations(model, cf=True)
 
 
 def _with_all_inputs(model: ov.Model, module: GraphModule) -> ov.Model:

@@ -40,7 +40,7 @@ def write(
         if node.get_type_name() != "Constant" or node.get_byte_size() < _LEAST_BYTES:
             continue
         kind = node.get_output_element_type(0)
-        name, tensor = lying.get(_address(node), ("", None))
+        name, tensor = lying.get(address(node), ("", None))
         if tensor is None or kind != ov.Type.f32 or node.get_byte_size() != tensor.nbytes:
             continue
         shape = list(node.get_output_shape(0))
@@ -60,9 +60,10 @@ def _fits(tensor: torch.Tensor) -> bool:
     return tensor.dtype is torch.float32 and tensor.is_contiguous() and tensor.numel() > 0
 
 
-def _address(node: ov.Node) -> int:
-    address: int = node.data.__array_interface__["data"][0]
-    return address
+def address(constant: ov.Node) -> int:
+    """Where a constant's numbers lie."""
+    found: int = constant.data.__array_interface__["data"][0]
+    return found
 
 
 def read(
