@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from _backend_claims import claim_row, claims_of
 from _backend_cold import ROUNDS, TORCH
+from _backend_first import HEAD as FIRST_HEAD, first_rows
 from _backend_models import Model
 from _backend_plots import plot
 from _backend_tables import correct, read_candidate, speed
@@ -43,6 +44,7 @@ def write(page: Page, run: Run, folder: Path | None) -> None:
     if busy:
         page.add(f"**The machine was busy** while these were timed: {', '.join(busy)}.")
     _claims(page, run, benches)
+    _first(page, run, benches)
     _auto(page, run)
     _cold(page, run)
     _calls(page, run)
@@ -75,6 +77,21 @@ def _claims(page: Page, run: Run, benches: dict[str, Benchmark]) -> None:
     )
     head = ["model", "claim", "asked", "best", "ratio", "error", "agreement", "weights saved", "verdict"]  # fmt: skip
     page.add(table(head, rows))
+
+
+def _first(page: Page, run: Run, benches: dict[str, Benchmark]) -> None:
+    rows = [
+        line for model in run.models if model.name in benches
+        for line in first_rows(model, run.finals(model) or benches[model.name])
+    ]  # fmt: skip
+    if rows:
+        page.add(
+            "## First measurements\n\nThe best of the recipes that were tried by hand before there "
+            "was anything here, on a processor of the same kind (eager took 57.7 ms for resnet50, "
+            "23.7 for minilm, 65.7 for a token of a decoder of the same size), beside the best "
+            "here. The best round of each, and its ratio to eager in the same rounds."
+        )
+        page.add(table(FIRST_HEAD, rows))
 
 
 def _auto(page: Page, run: Run) -> None:

@@ -183,6 +183,21 @@ def test_of_a_claim_on_speed_and_weights_the_fastest_that_meets_both_is_shown(sc
         assert (cells[3], cells[-1]) == (label, verdict)
 
 
+@pytest.mark.parametrize(
+    ("ms", "ratio", "says"),
+    [(30.0, 2.0, "in ms and by ratio"), (30.0, 1.2, "in ms"), (50.0, 2.0, "by ratio"), (50.0, 1.2, "no")],
+)  # fmt: skip
+def test_the_first_measurements_are_beaten_or_not(scripts, ms, ratio, says):
+    from _backend_first import HEAD, first_rows
+
+    made = benchmark([replace(row("npu", ms, 1e-5), timing=timing(ms, ratio=ratio))])
+    [cells] = first_rows(model("resnet50"), made)
+    assert len(cells) == len(HEAD)
+    assert cells[:4] == ["resnet50", "fp32", "39.3 ms", "1.5x"]
+    assert cells[-1] == says
+    assert first_rows(model("net"), made) == []
+
+
 def test_a_claim_that_nothing_can_meet_says_so(scripts):
     from _backend_claims import claim_row, claims_of
 
