@@ -77,5 +77,4 @@ def test_nothing_is_left_that_nobody_uses():
         if not any(value.uses() or value in graph.outputs for value in node.outputs)
     ]
     assert unused == []
-    [weights] = [node.outputs[0] for node in graph if node.op_type == "Softmax"]
-    assert [user.op_type for user, _ in weights.uses()] == ["Mul"]  # no row is hidden whole
+    assert any(node.op_type == "IsNaN" for node in graph)

@@ -146,7 +146,10 @@ def _ports(facts: Mapping[str, object], name: str) -> list[Port]:
     found = facts.get(name)
     if not isinstance(found, (list, tuple)):
         raise TypeError(f"it has no {name}")
-    return [_port(*told) for told in found]
+    ports = [_port(*told) for told in found]
+    if name == "outputs" and any(port.slices for port in ports):
+        raise ValueError("a result in parts")
+    return ports
 
 
 def _port(name: object, dtype: str, slices: Sequence[tuple[int, int, object]] = ()) -> Port:

@@ -17,14 +17,14 @@ def prepare(model: Any) -> dict[str, str]:
 
     :returns: the names of matrices that were transposed -> what they are named so.
     """
-    turned: dict[str, str] = {}
+    turned: dict[str, Any] = {}
     for node in list(model.graph):
         if node.op_type == "Gemm" and node.domain == "":
             _gemm(model.graph, node, turned)
     for node in list(model.graph):
         if node.op_type == "Transpose" and held(model.graph, node.inputs[0]) is not None:
             _transposed(model.graph, node, turned)
-    return turned
+    return {name: str(new.name) for name, new in turned.items()}
 
 
 def held(graph: Any, value: Any) -> Any:
@@ -68,7 +68,7 @@ def drop_unused(graph: Any) -> None:
             del graph.initializers[name]
 
 
-def _transposed(graph: Any, node: Any, turned: dict[str, str]) -> None:
+def _transposed(graph: Any, node: Any, turned: dict[str, Any]) -> None:
     weight, old = node.inputs[0], node.outputs[0]
     array, perm = held(graph, weight).numpy(), node.attributes.get("perm")
     if array.nbytes < LEAST or old in graph.outputs:
@@ -84,17 +84,19 @@ def _transposed(graph: Any, node: Any, turned: dict[str, str]) -> None:
     drop_unused(graph)
 
 
-def _matrix(graph: Any, weight: Any, turned: dict[str, str]) -> Any:
-    """``weight`` transposed: one for all that multiply with it."""
-    known = graph.initializers.get(turned.get(weight.name, ""))
-    if known is None:
+def _matrix(graph: Any, weight: Any, turned: dict[str, Any]) -> Any:
+    """``weight`` transposed: one for all that multiply with it.
+
+    :param turned: those that were made already, by their weights' names.
+    """
+    known = turned.get(weight.name)
+    if known is None or graph.initializers.get(known.name) is not known:
         array = np.ascontiguousarray(held(graph, weight).numpy().T)
-        known = initializer(graph, f"{weight.name}_transposed", array)
-        turned[weight.name] = known.name
+        known = turned[weight.name] = initializer(graph, f"{weight.name}_transposed", array)
     return known
 
 
-def _gemm(graph: Any, node: Any, turned: dict[str, str]) -> None:
+def _gemm(graph: Any, node: Any, turned: dict[str, Any]) -> None:
     """Only where it is a linear layer."""
     number = {name: attribute.value for name, attribute in node.attributes.items()}
     scaled = number.get("alpha", 1.0) != 1.0 or number.get("beta", 1.0) != 1.0

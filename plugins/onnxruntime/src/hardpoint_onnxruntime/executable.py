@@ -43,7 +43,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _not_made_for(port: Port, tensor: torch.Tensor) -> ArtifactError:
-    """What is handed over by address must be what the artifact takes: metadata can be forged."""
+    """What is handed over by address must reach as far as the artifact reads, whatever it says."""
     last = max((start + max(count, 1) for start, count, _ in port.slices), default=0)
     rows = f" with {last} rows or more" if last else ""
     return artifact_error(
@@ -63,7 +63,8 @@ class Port:
     """An input or output: ONNX Runtime's name, and what lies there.
 
     :param slices: (start, count, name) of each of ONNX Runtime's inputs that it is handed over as:
-        part of the first dimension, which goes where the count is 0. Empty: it is one input.
+        parts along its first dimension; a count of 0: one place, without that dimension. Empty: it
+        is one input.
     """
 
     name: str

@@ -224,16 +224,12 @@ def _attention(graph: Any, node: Any, opset: int) -> None:
     hidden = write.number(float(np.finfo(write.numbers).min) if by_truth else -float("inf"))
     last = write.constant(np.array([-1]))
     none = write.op("LessOrEqual", write.op("ReduceMax", bias, last, keepdims=1), hidden)
+    total = write.op("ReduceSum", node.inputs[0], last, keepdims=1)
+    known = write.op("Not", write.op("IsNaN", total))
+    dead = write.op("And", none, known)
     uses = [(u, i) for u, i in softmax.uses() if u.op_type == "MatMul"]
     # Of the weights and not of the result: 0 times a NaN among the values is NaN.
-    if by_truth:  # the mean of a hidden row is finite: times 0 it is 0, and a NaN stays
-        seen = write.op("Cast", write.op("Not", none), to=write.dtype)  # one for all layers
-        new = write.op("Mul", softmax, seen, like=softmax)
-    else:
-        total = write.op("ReduceSum", node.inputs[0], last, keepdims=1)
-        known = write.op("Not", write.op("IsNaN", total))
-        dead = write.op("And", none, known)
-        new = write.op("Where", dead, write.number(0.0), softmax, like=softmax)
+    new = write.op("Where", dead, write.number(0.0), softmax, like=softmax)
     graph.insert_after(node, write.made)
     _replace(graph, softmax, new, uses)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import onnx_ir as ir
@@ -21,12 +22,12 @@ _LEAST = 2**14  # bytes
 class Part(NamedTuple):
     """Part of an input along its first dimension.
 
-    :param start: where it begins. :param size: how many it has; 0: one, without that dimension.
+    :param start: where it begins. :param length: how many it has; 0: one, without that dimension.
     :param name: of ONNX Runtime's input that takes it.
     """
 
     start: int
-    size: int
+    length: int
     name: str
 
 
@@ -64,7 +65,9 @@ def by_slices(model: Any, examples: Sequence[torch.Tensor]) -> dict[str, list[Pa
 
 
 def _row(given: Any, like: Mapping[str, torch.Tensor]) -> float:
-    """Bytes of one step along the first dimension, as far as they are known; else infinity."""
+    """Bytes of one step along the first dimension: the example's, else by its sizes; infinity where
+    one of those is not known.
+    """
     if given.name in like:
         return like[given.name][0].nbytes
     sizes = list(given.shape)[1:]
@@ -95,13 +98,10 @@ def _taken(node: Any, size: int) -> Iterator[tuple[Any, tuple[int, int]]]:
     if axis is not None and axis.value != 0:
         return
     if node.op_type == "Split":
-        start = 0
-        for value in node.outputs:
-            count = value.shape[0] if value.shape else None
-            if not isinstance(count, int) or not count or start + count > size:
-                return
-            yield value, (start, count)
-            start += count
+        counts = [value.shape[0] if value.shape else None for value in node.outputs]
+        known = [count for count in counts if isinstance(count, int) and count > 0]
+        if len(known) == len(counts) and sum(known) == size:
+            yield from zip(node.outputs, zip(_starts(known), known, strict=True), strict=True)
     elif node.op_type == "Gather":
         place = convenience.get_const_tensor(node.inputs[1])
         if place is None or len(place.shape) != 0:
@@ -111,11 +111,21 @@ def _taken(node: Any, size: int) -> Iterator[tuple[Any, tuple[int, int]]]:
         if 0 <= start < size:
             yield node.outputs[0], (start, 0)
     elif node.op_type == "Slice":
-        numbers = [convenience.get_const_tensor(value) for value in node.inputs[1:]]
-        if any(number is None or number.size != 1 for number in numbers):
+        numbers = [_number(value) for value in node.inputs[1:]]
+        given = [number for number in numbers if number is not None]
+        if len(given) < max(2, len(numbers)):
             return
-        given = [int(number.numpy()[0]) for number in numbers]
         start, end, along, step = *given, *(0, 1)[len(given) - 2 :]
         start, end, _ = slice(start, end).indices(size)
         if (along, step) == (0, 1) and start < end:
             yield node.outputs[0], (start, end - start)
+
+
+def _number(value: Any) -> int | None:
+    """The only number of a constant; ``None``: it is no such thing."""
+    found = None if value is None else convenience.get_const_tensor(value)
+    return int(found.numpy()[0]) if found is not None and found.shape == (1,) else None
+
+
+def _starts(counts: Sequence[int]) -> Iterator[int]:
+    return accumulate(counts[:-1], initial=0)

@@ -29,17 +29,18 @@ def fold(model: ov.Model, weights: Iterable[torch.Tensor]) -> ov.Model:
     folded: ov.Model = model.clone()
     try:
         apply_moc_transformations(folded, cf=True)
+        grown = _own_bytes(folded, held) - _own_bytes(model, held)
     except Exception as error:
         raise compile_error(
             "OpenVINO cannot compute what is constant in the segment",
             cause=in_words(error),
             remedy="switch the option fold off, or leave this target out of targets=",
         ) from error
-    grown = _own_bytes(folded, held) - _own_bytes(model, held)
     return folded if grown <= sum(held.values()) + _SMALL else model
 
 
 def _own_bytes(model: ov.Model, held: Container[int]) -> int:
-    """Bytes of constants that lie at none of these addresses."""
+    """Bytes of constants that lie at none of these addresses; each address once."""
     constants = [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
-    return sum(node.get_byte_size() for node in constants if address(node) not in held)
+    sizes = {address(node): node.get_byte_size() for node in constants}
+    return sum(size for at, size in sizes.items() if at not in held)
