@@ -28,10 +28,9 @@ HELP: Mapping[str, str] = {
     "block": "precisions int8w and int4w: numbers that share a scale: 16, 32 (default), 64, 128 "
     "or 256",
 }
-# Worth a try beside the defaults; what has no meaning in a precision is refused at once.
+# Worth a try beside the defaults, in the order of trying; what has no meaning in a precision is
+# refused at once.
 VARIANTS: Mapping[str, Mapping[str, object]] = {
-    "activations in int8": {"activations": "int8"},
-    "spinning": {"spinning": True},
     "activations in int8 by 128, spinning": {
         "activations": "int8",
         "block": 128,
@@ -42,6 +41,8 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
         "block": 256,
         "spinning": True,
     },
+    "spinning": {"spinning": True},
+    "activations in int8": {"activations": "int8"},
 }
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "optimization": ("disabled", "basic", "extended", "all"),
