@@ -112,6 +112,8 @@ def test_a_package_takes_the_whole_tensor(tmp_path):
     program = hp.capture(shared.Calls(layers).eval(), (CACHE, X))
     path = hp.compile(hp.plan(program, targets=["onnxruntime"])).save(tmp_path / "m.pt2")
     model = hp.load(path)
+    [segment] = model.segments
+    assert len(names(segment.artifact)) == 2
     agree(model, layers, CACHE, X)
     strided = torch.randn(4, 3, 32, 64).transpose(0, 1)  # made contiguous on its way
     agree(model, layers, strided, X)
