@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from hardpoint.choosing.order import by_promise, in_order, variants_by_promise
 from hardpoint.choosing.request import read_request
 from hardpoint.choosing.row import Row
 from hardpoint.measuring.candidate import Candidate
-from hardpoint.measuring.results import Errors, Failure, Timing
+from hardpoint.measuring.results import SAME_DATA, Errors, Failure, Timing
 
 LINEAR = nn.Linear(4, 2).eval()
 
@@ -208,6 +209,56 @@ def test_a_part_of_the_model_on_each_of_two_backends_is_a_candidate_too(tmp_path
     assert all(row["failure"] is None for row in rows.values())
     assert facts["verification"]["precision"] == "fp32"
     assert facts["package"]["bytes"] == (tmp_path / "m.pt2").stat().st_size
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory):
+    """``hardpoint compile`` by latency on a slow backend that is right, and fast where it is wrong.
+
+    Gives the finished process.
+    """
+    folder = tmp_path_factory.mktemp("hasty")
+    site = FakeSite(folder / "site")
+    site.add_backend("vendor", vendor("wrong", default="slow"))
+    (folder / "made.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    return torch.nn.ReLU().eval(), (torch.linspace(-1, 1, 12),)\n"
+    )
+
+    def compile_with(*more):
+        return site.cli(
+            "compile", f"{folder / 'made.py'}:make", "--objective", "latency", "--budget", "60",
+            "-o", str(folder / "made.pt2"), *more,
+            HARDPOINT_CACHE=str(folder / "cache"), HARDPOINT_ALLOW="backend:vendor",
+        )  # fmt: skip
+
+    return compile_with
+
+
+def test_the_command_takes_the_fastest_of_those_within_the_error(hasty):
+    done = hasty("--max-error", "0.1", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    rows = {row["label"]: row for row in facts["choice"]["rows"]}
+    assert facts["choice"]["winner"] == "vendor fp32"
+    assert rows["vendor fp32"]["state"] == "winner"
+    assert rows["vendor fp32"]["timing"]["p50"] > 0.05  # the other does not sleep
+    assert rows["vendor fp32"]["errors"]["max"] <= 0.1
+    assert facts["verification"]["max_error"] <= facts["verification"]["allowed"] == 0.1
+    assert rows["vendor fp32 wrong"]["errors"]["max"] == pytest.approx(0.5)
+    assert "at most 0.1 is allowed" in rows["vendor fp32 wrong"]["failure"]["reason"]
+
+
+def test_the_command_says_how_far_off_each_is_where_nothing_is_within_the_error(hasty):
+    done = hasty("--max-error", "0.1", "--option", "vendor.how=wrong")  # its only way now
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(
+        "error: no target was found that runs ReLU within the error asked for\n"
+        "  cause: vendor fp32: wrong in verification: error 0.5, at most 0.1 is allowed "
+    )
+    assert "\n  remedy: allow more with max_error= or budget=, " in done.stderr
 
 
 def test_a_backend_of_this_process_alone_cannot_be_measured(program, tmp_path, monkeypatch):
@@ -432,3 +483,20 @@ def test_the_report_is_a_table_with_reasons():
         "The machine was busy (eager's own rounds differ by 1.50x): the order of near ones may be chance.",
     )
     assert choice_from_json(json.loads(json.dumps(choice.to_json()))).to_json() == choice.to_json()
+
+
+def test_the_report_warns_of_threads_that_spin_and_of_errors_on_what_int8_was_calibrated_with():
+    choice = Choice(
+        objective="size", max_error={"int8": 1e-1}, rows=(row("a", "winner", bytes=10**6),),
+        left_out=(), eager=None, noise=1.0, noisy=False, seconds=1.0, budget=60.0, threads=2,
+    )  # fmt: skip
+    assert choice.reasons == ("a fp32: the smallest package, 1.0 MB.",)
+    spinning = Candidate((hp.Target("a"),), {"a": "int8"}, "busy", {"a": {"spinning": True}})
+    choice = replace(choice, rows=(Row(spinning, "winner", bytes=10**6),))
+    _, threads, same = choice.reasons
+    assert threads == (
+        "Threads of a wait spinning, and take cores from whatever else this process runs: where that "
+        "is much, fix options={'a': {'spinning': False}}."
+    )
+    assert same == SAME_DATA
+    assert len(replace(choice, held_out=True).reasons) == 2

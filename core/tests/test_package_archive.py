@@ -369,3 +369,38 @@ def test_the_forge_of_these_tests_makes_archives_that_are_accepted():
 def test_random_bytes_are_refused(data):
     with pytest.raises(MalformedError):
         zip_layout.parse(memoryview(data))
+
+
+# -- pages are given back --------------------------------------------------------------------------
+
+
+def resident_of(path: Path) -> int:
+    """Bytes of a file's mappings that are in this process's memory."""
+    found, counting = 0, False
+    for line in Path("/proc/self/smaps").read_text("utf-8").splitlines():
+        first = line.split()[0]
+        if "-" in first and not first.endswith(":"):
+            counting = line.endswith(str(path))
+        elif counting and first == "Rss:":
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and madvise(2) is Linux's")
+def test_pages_that_are_given_back_leave_memory_and_come_again_from_the_file(tmp_path):
+    data = {f"x/{i}": bytes([i]) * (100_000 + i) for i in range(20)}
+    path = write(tmp_path / "a.pt2", {**data, "y/kept": b"k" * 300_000})
+    with Archive.open(path) as archive:
+        views = {name: archive.private(name) for name in (*data, "y/kept")}
+        assert all(bytes(views[name]) == content for name, content in data.items())
+        views["y/kept"][150_000] = ord("w")  # private: it never reaches the file
+        before = resident_of(path)
+        assert before > 2_000_000
+        archive.give_back(data)
+        assert resident_of(path) < before - 1_900_000
+        assert all(bytes(views[name]) == content for name, content in data.items())
+        assert views["y/kept"][150_000] == ord("w")
+        with pytest.raises(PackageError, match="has no entry 'z'"):
+            archive.give_back(["z"])
+        views.clear()
+    archive.give_back(data)  # closed: there is nothing to give back

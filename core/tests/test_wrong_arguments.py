@@ -56,3 +56,10 @@ def test_a_broken_hugging_face_config_is_one_error(tmp_path, config, says):
         hp.capture(tmp_path)
     assert says in str(caught.value)
     assert caught.value.remedy
+
+
+def test_a_variant_whose_word_holds_a_comma_could_not_be_named_on_the_command_line():
+    with pytest.raises(ValueError, match="the variant 'wide, fast' holds a comma, write 'and'"):
+        hp.BackendInfo(
+            requires_api=(1, 0), summary="", precisions=("fp32",), variants={"wide, fast": {}}
+        )

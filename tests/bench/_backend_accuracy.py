@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import pydoc_data.topics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from _backend_pairs import PAIRS
 from torch import nn
 
 import hardpoint as hp
+from hardpoint.benching.row import BenchRow
+from hardpoint.measuring.candidate import Candidate
 
 
 @dataclass(frozen=True)
@@ -146,36 +148,54 @@ TASKS: dict[str, Callable[[int], Task]] = {
     "language": language,
 }
 
+# The model of tests/bench/backends.py whose claims a task's figures stand beside.
+LIKE = {"digits": "resnet50", "sentences": "minilm", "language": "decoder-decode"}
 
-def measure(task: Task, targets: list[str], precisions: dict[str, list[str]], *, every: bool) -> dict[str, Any]:  # fmt: skip
+
+def measure(
+    task: Task, targets: list[str], precisions: dict[str, list[str]],
+    winners: Sequence[Candidate] = (), *, every: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Figures before, and after each precision.
 
-    :param precisions: target -> what it has. :param every: on each target, else on the first that
-        can, in the order of ``targets``.
+    :param precisions: target -> what it has. :param winners: whose figures are wanted, too.
+    :param every: on each target, else on the first that can, in the order of ``targets``.
     """
     with torch.no_grad():
         rows: list[dict[str, Any]] = [{"label": "eager PyTorch fp32", "figures": task.score(task.module)}]  # fmt: skip
     program = hp.capture(task.module, task.examples, name=task.name)
     plans: dict[str, hp.Plan] = {}
+
+    def figures(label: str, target: str, precision: str, options: Any) -> dict[str, Any]:
+        row: dict[str, Any] = {"label": label}
+        try:
+            if target not in plans:
+                plans[target] = hp.plan(program, targets=target)
+            compiled = hp.compile(
+                plans[target], precision={target: precision}, max_error=math.inf, isolate=True,
+                options=options,
+            )  # fmt: skip
+            row["figures"] = task.score(compiled)
+            row["error"] = compiled.verification["max_error"]
+            compiled.close()
+        except hp.HardpointError as error:
+            row["failed"] = ": ".join(filter(None, (error.what, error.cause)))[:300]
+        except Exception as error:  # a runtime's, while it is scored: the others go on
+            row["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return row
+
     done: set[str] = set()
     for target in targets:
         for precision in precisions[target]:
             if precision in done and not every:
                 continue
-            row: dict[str, Any] = {"label": f"{target} {precision}"}
-            try:
-                if target not in plans:
-                    plans[target] = hp.plan(program, targets=target)
-                compiled = hp.compile(
-                    plans[target], precision={target: precision}, max_error=math.inf, isolate=True
-                )
-                row["figures"] = task.score(compiled)
-                row["error"] = compiled.verification["max_error"]
-                compiled.close()
+            row = figures(f"{target} {precision}", target, precision, {})
+            if "failed" not in row:
                 done.add(precision)
-            except hp.HardpointError as error:
-                row["failed"] = ": ".join(filter(None, (error.what, error.cause)))[:300]
-            except Exception as error:  # a runtime's, while it is scored: the others go on
-                row["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             rows.append(row)
+    for winner in winners:
+        [(target, asked)] = winner.precisions.items()
+        label = BenchRow.of(winner, 1).label
+        if label not in {row["label"] for row in rows}:
+            rows.append(figures(label, target, asked, dict(winner.options)))
     return {"figures": list(task.figures), "rows": rows}

@@ -126,15 +126,15 @@ class AllLogits(nn.Module):
         return self.decoder.all_logits(ids)
 
 
-def prefill_inputs(length: int) -> tuple[torch.Tensor, ...]:
+def prefill_inputs(length: int, seed: int = 1) -> tuple[torch.Tensor, ...]:
     """So many first tokens."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 32000, (1, length), generator=generator), torch.arange(length)
 
 
-def decode_inputs(room: int) -> tuple[torch.Tensor, ...]:
+def decode_inputs(room: int, seed: int = 1) -> tuple[torch.Tensor, ...]:
     """One token after three quarters of the cache are full."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     shape = (12, 1, 12, room, 64)
     caches = [torch.randn(shape, generator=generator) for _ in range(2)]
     place = torch.tensor([room * 3 // 4])

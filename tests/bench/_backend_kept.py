@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class Kept:
     """Parts in a folder.
 
-    :param settings: that parts depend on. :param minutes: nothing is begun after that; ``None``:
+    :param settings: that parts depend on. :param by_part: those of a part by its first word.
+    :param minutes: nothing is begun after that; ``None``:
         all is. :param again: measure what failed, :param fresh: measure everything.
     :ivar left: parts that there was no time for.
     """
@@ -35,6 +36,7 @@ class Kept:
         self,
         folder: Path,
         settings: Mapping[str, Any],
+        by_part: Mapping[str, Mapping[str, Any]],
         *,
         minutes: float | None = None,
         again: bool = False,
@@ -42,6 +44,7 @@ class Kept:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._settings = folder, {**settings, "versions": versions()}
+        self._by_part = by_part
         self._until = float("inf") if minutes is None else time.monotonic() + 60 * minutes
         self._again, self._fresh = again, fresh
         self.left: list[str] = []
@@ -62,7 +65,7 @@ class Kept:
         print(f"\n{time.strftime('%H:%M:%S')} {part}: {name}", file=sys.stderr, flush=True)
         started = time.monotonic()
         kept: dict[str, Any] = {
-            "settings": self._all(settings), "when": time.strftime("%Y-%m-%d %H:%M"),
+            "settings": self._all(part, settings), "when": time.strftime("%Y-%m-%d %H:%M"),
             "commit": commit(),
         }  # fmt: skip
         try:
@@ -89,10 +92,11 @@ class Kept:
         if not path.is_file():
             return None
         kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return kept if kept["settings"] == self._all(settings) else None
+        return kept if kept["settings"] == self._all(part, settings) else None
 
-    def _all(self, settings: Mapping[str, object]) -> Any:
-        return json.loads(json.dumps({**self._settings, **settings}))  # tuples as lists
+    def _all(self, part: str, settings: Mapping[str, object]) -> Any:
+        own = self._by_part.get(part.partition("-")[0], {})
+        return json.loads(json.dumps({**self._settings, **own, **settings}))  # tuples as lists
 
     def _path(self, part: str, name: str) -> Path:
         return self._folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', f'{part}-{name}')}.json"

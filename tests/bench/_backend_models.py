@@ -13,10 +13,15 @@ from typing import Any, Literal
 
 import torch
 from _backend_decoder import Decoder, decode_inputs, prefill_inputs
+from _backend_pairs import PAIRS
 from _backend_vision import MobileNetV2, ResNet50, UNetBlock, pictures
 from torch import nn
 
+import hardpoint as hp
+from hardpoint.compiler.held_out import with_check_inputs
+
 Kind = Literal["cnn", "transformer", "prefill", "decode", "recurrent"]
+Call = tuple[tuple[Any, ...], Mapping[str, torch.Tensor]]
 Made = tuple[nn.Module, tuple[Any, ...], Mapping[str, torch.Tensor]]
 
 SENTENCES = [
@@ -31,13 +36,14 @@ SENTENCES = [
 class Model:
     """One model of the set.
 
-    :param make: gives the module and its example arguments. :param shown: inputs, in words.
+    :param shown: inputs, in words. :param inputs: arguments of a call by seed: 1 is the examples.
     """
 
     name: str
     kind: Kind
     shown: str
-    make: Callable[[], Made]
+    module: Callable[[], nn.Module]
+    inputs: Callable[[int], Call]
 
 
 class Lstm(nn.Module):
@@ -99,62 +105,55 @@ def tokens(sentences: list[str], length: int) -> dict[str, torch.Tensor]:
     return {name: made[name] for name in ("input_ids", "attention_mask")}
 
 
-def _resnet() -> Made:
-    return ResNet50().eval(), (pictures(1, 224),), {}
+def _lstm_inputs(seed: int) -> Call:
+    return (torch.randn(8, 64, 128, generator=torch.Generator().manual_seed(seed)),), {}
 
 
-def _mobilenet() -> Made:
-    return MobileNetV2().eval(), (pictures(1, 224),), {}
+def _unet_inputs(seed: int) -> Call:
+    torch.manual_seed(seed)
+    return (torch.randn(1, 64, 64, 64), torch.randn(1, 256)), {}
 
 
-def _unet() -> Made:
-    torch.manual_seed(1)
-    return UNetBlock().eval(), (torch.randn(1, 64, 64, 64), torch.randn(1, 256)), {}
-
-
-def _lstm() -> Made:
-    module = Lstm().eval()
-    return module, (torch.randn(8, 64, 128, generator=torch.Generator().manual_seed(1)),), {}
-
-
-def _bert() -> Made:
+def _bert() -> nn.Module:
     import transformers as t
 
-    module = t.BertForSequenceClassification(t.BertConfig(num_labels=10)).eval()
-    ids = torch.randint(1000, 30000, (1, 128), generator=torch.Generator().manual_seed(1))
-    return module, (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return t.BertForSequenceClassification(t.BertConfig(num_labels=10))
 
 
-def _minilm() -> Made:
-    return minilm(), (), tokens([" ".join(SENTENCES * 3)], 128)
+def _bert_inputs(seed: int) -> Call:
+    ids = torch.randint(1000, 30000, (1, 128), generator=torch.Generator().manual_seed(seed))
+    return (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def _vit() -> Made:
+def _minilm_inputs(seed: int) -> Call:
+    others = [sentence for pair in PAIRS for sentence in pair]
+    texts = SENTENCES * 3 if seed == 1 else others
+    return (), tokens([" ".join(texts)], 128)
+
+
+def _vit() -> nn.Module:
     import transformers as t
 
-    module = t.ViTForImageClassification(t.ViTConfig(num_labels=1000)).eval()
-    return module, (pictures(1, 224),), {}
+    return t.ViTForImageClassification(t.ViTConfig(num_labels=1000))
 
 
-def _prefill() -> Made:
-    return Decoder().eval(), prefill_inputs(128), {}
-
-
-def _decode() -> Made:
-    return Decoder().eval(), decode_inputs(256), {}
+def _pictures(seed: int) -> Call:
+    return (pictures(1, 224, seed),), {}
 
 
 MODELS = [
-    Model("resnet50", "cnn", "1 x 3 x 224 x 224", _resnet),
-    Model("mobilenet-v2", "cnn", "1 x 3 x 224 x 224", _mobilenet),
-    Model("bert-base", "transformer", "1 x 128 tokens", _bert),
-    Model("minilm", "transformer", "1 x 128 tokens, real weights", _minilm),
-    Model("vit-b", "transformer", "1 x 3 x 224 x 224", _vit),
-    Model("decoder-prefill", "prefill", "1 x 128 tokens, 124 M weights", _prefill),
-    Model("decoder-decode", "decode", "1 token, cache of 256, 124 M weights", _decode),
-    Model("lstm", "recurrent", "8 x 64 x 128", _lstm),
-    Model("unet-block", "cnn", "1 x 64 x 64 x 64", _unet),
-]
+    Model("resnet50", "cnn", "1 x 3 x 224 x 224", ResNet50, _pictures),
+    Model("mobilenet-v2", "cnn", "1 x 3 x 224 x 224", MobileNetV2, _pictures),
+    Model("bert-base", "transformer", "1 x 128 tokens", _bert, _bert_inputs),
+    Model("minilm", "transformer", "1 x 128 tokens, real weights", minilm, _minilm_inputs),
+    Model("vit-b", "transformer", "1 x 3 x 224 x 224", _vit, _pictures),
+    Model("decoder-prefill", "prefill", "1 x 128 tokens, 124 M weights", Decoder,
+          lambda seed: (prefill_inputs(128, seed), {})),
+    Model("decoder-decode", "decode", "1 token, cache of 256, 124 M weights", Decoder,
+          lambda seed: (decode_inputs(256, seed), {})),
+    Model("lstm", "recurrent", "8 x 64 x 128", Lstm, _lstm_inputs),
+    Model("unet-block", "cnn", "1 x 64 x 64 x 64", UNetBlock, _unet_inputs),
+]  # fmt: skip
 
 
 def named(names: str) -> list[Model]:
@@ -170,4 +169,13 @@ def named(names: str) -> list[Model]:
 def made(model: Model) -> Made:
     """The module and its arguments: the same each time."""
     torch.manual_seed(0)
-    return model.make()
+    module = model.module().eval()
+    return module, *model.inputs(1)
+
+
+def program_of(model: Model) -> hp.Program:
+    """The program, to be verified on other inputs than those that int8 is calibrated with."""
+    module, args, kwargs = made(model)
+    program = hp.capture(module, args, kwargs, name=model.name)
+    others, named_others = model.inputs(2)
+    return with_check_inputs(program, named_others or others)

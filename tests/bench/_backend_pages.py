@@ -16,13 +16,14 @@ from _report import Page, table, verdict
 from hardpoint.benching.benchmark import Benchmark, machine_in_words
 from hardpoint.benching.columns import columns, figure, merged
 from hardpoint.benching.row import BenchRow
+from hardpoint.units import size
 
 if TYPE_CHECKING:
     from backends import Run
 
 REDUCED = (
-    "**Reduced (`--quick`)**: each target's default variant (for decoding, all but those of cpu's "
-    "compilers), the precisions that are claimed, `auto` with one error and four "
+    "**Reduced (`--quick`)**: each target's default variant and the most promising other one (for "
+    "decoding, all but those of cpu's compilers), the precisions that are claimed, `auto` with one error and four "
     "minutes (ten for decoding), accuracy of each precision on the first target "
     "that has it, and a decoder trained for a tenth of the steps."
 )
@@ -46,6 +47,7 @@ def write(page: Page, run: Run, folder: Path | None) -> None:
     _claims(page, run, benches)
     _first(page, run, benches)
     _auto(page, run)
+    _memory(page, run)
     _cold(page, run)
     _calls(page, run)
     _accuracy(page, run)
@@ -145,6 +147,28 @@ def _auto_row(
     return [*cells, said, verdict(slower, 0.02)]
 
 
+def _memory(page: Page, run: Run) -> None:
+    for model in run.models:
+        keys = [c.key for c in run.winners(model)]
+        kept = run.kept.known("memory", model.name, candidates=keys)
+        if kept is None:
+            continue
+        whole = kept["data"]["weights"]
+        rows = [
+            [row["label"], size(row["private"]), size(row["mapped"]),
+             f"{1 - (row['private'] + row['mapped']) / whole:.0%}", f"{1 - row['private'] / whole:.0%}"]
+            for row in kept["data"]["rows"]
+        ]  # fmt: skip
+        page.add(
+            f"## Memory: {model.name}\n\nResident memory by which a fresh process grows that loads "
+            "and calls a package of those that the claims are made with, its runtime being loaded "
+            "before. Mapped pages are of the package's file, and the system may drop them. Saved: "
+            f"beside the weights in fp32, {size(whole)}, with whatever else the runtime keeps "
+            "counted against it."
+        )
+        page.add(table(["", "private", "mapped", "saved", "saved, of private memory"], rows))
+
+
 def _cold(page: Page, run: Run) -> None:
     for model in run.models:
         kept = run.kept.known("cold", model.name, targets=run.targets)
@@ -209,9 +233,12 @@ def _accuracy(page: Page, run: Run) -> None:
     from _backend_accuracy import TASKS
 
     for name in TASKS:
-        kept = run.kept.known("accuracy", name, targets=run.targets)
+        candidates = [c.key for c in run.accurate(name)]
+        kept = run.kept.known("accuracy", name, targets=run.targets, candidates=candidates)
         if kept is None:
-            _say_failed(page, run, "accuracy", name, f"Accuracy on real data: {name}")
+            _say_failed(
+                page, run, "accuracy", name, f"Accuracy on real data: {name}", candidates=candidates
+            )
             continue
         data = kept["data"]
         rows: list[list[object]] = []
@@ -224,8 +251,8 @@ def _accuracy(page: Page, run: Run) -> None:
         page.add(table(["", *data["figures"], "max error", ""], rows))
 
 
-def _say_failed(page: Page, run: Run, part: str, name: str, title: str) -> None:
-    why = run.kept.failed(part, name, targets=run.targets)
+def _say_failed(page: Page, run: Run, part: str, name: str, title: str, **settings: object) -> None:
+    why = run.kept.failed(part, name, targets=run.targets, **settings)
     if why:
         page.add(f"## {title}\n\nIt failed: {why}")
 

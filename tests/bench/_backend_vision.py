@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 
-def pictures(batch: int, side: int) -> torch.Tensor:
+def pictures(batch: int, side: int, seed: int = 1) -> torch.Tensor:
     """(batch, 3, side, side): smooth noise with the mean and spread of normalized photographs."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(batch, 3, side // 8, side // 8, generator=generator)
     smooth = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")
     return smooth + 0.1 * torch.randn(batch, 3, side, side, generator=generator)

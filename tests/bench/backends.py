@@ -24,7 +24,7 @@ import torch
 from _backend_claims import MAX_ERRORS, claims_of, fastest
 from _backend_kept import Kept
 from _backend_limits import machine_limits, work
-from _backend_models import MODELS, Model, made, named
+from _backend_models import MODELS, Model, made, named, program_of
 from _report import Page
 
 import hardpoint as hp
@@ -34,13 +34,18 @@ from hardpoint.measuring.candidate import Candidate
 from hardpoint.measuring.machine import processor
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("table", "auto", "final", "cold", "calls", "accuracy")
+PARTS = ("table", "auto", "final", "memory", "cold", "calls", "accuracy")
 # Backends for real hardware; a simulated one says nothing about speed.
 TARGETS = ("openvino", "onnxruntime", "cuda", "rocm", "metal", "cpu")
 QUICK_PRECISIONS = {
     "cnn": ("fp32", "bf16", "int8"), "transformer": ("fp32", "bf16", "int8"),
     "recurrent": ("fp32", "bf16", "int8"), "prefill": ("fp32", "bf16", "int8w"),
     "decode": ("fp32", "bf16", "int8w", "int4w"),
+}  # fmt: skip
+# (backend, precision, "": any) -> the variant beside the defaults.
+QUICK_VARIANTS = {
+    ("onnxruntime", ""): "spinning", ("cpu", ""): "aot-frozen",
+    ("openvino", "int8"): "bf16 beside integers",
 }  # fmt: skip
 # Whose cold start is measured.
 COLD = ("resnet50", "minilm")
@@ -90,6 +95,7 @@ class Run:
             options.data,
             {"quick": options.quick, "threads": options.threads, "rounds": options.rounds,
              "machine": processor()},
+            {part: {"errors": "on held-out inputs"} for part in ("table", "auto", "final")},
             minutes=options.minutes, again=options.again, fresh=options.fresh,
         )  # fmt: skip
         options.cache.mkdir(parents=True, exist_ok=True)
@@ -115,9 +121,10 @@ class Run:
             import _backend_accuracy
 
             for name in _backend_accuracy.TASKS:
+                winners = self.accurate(name)
                 self.kept.measure(
-                    "accuracy", name, lambda n=name: self.accuracy(n),  # type: ignore[misc]
-                    targets=self.targets,
+                    "accuracy", name, lambda n=name, w=winners: self.accuracy(n, w),  # type: ignore[misc]
+                    targets=self.targets, candidates=[c.key for c in winners],
                 )  # fmt: skip
 
     def _measure(self, model: Model) -> None:
@@ -141,6 +148,12 @@ class Run:
                     "final", model.name, lambda: self.final(model, candidates),
                     candidates=[c.key for c in candidates],
                 )  # fmt: skip
+        if "memory" in self.parts and model.kind == "decode" and self.finals(model) is not None:
+            winners = self.winners(model)
+            self.kept.measure(
+                "memory", model.name, lambda: self.memory(model, winners),
+                candidates=[c.key for c in winners],
+            )  # fmt: skip
         if "cold" in self.parts and model.name in COLD:
             self.kept.measure("cold", model.name, lambda: self.cold(model), targets=self.targets)
 
@@ -176,12 +189,12 @@ class Run:
         """One slice: all variants of a backend in one precision."""
         module, args, kwargs = made(model)
         needed = work(module, args, dict(kwargs))
-        program = hp.capture(module, args, kwargs, name=model.name)
+        program = program_of(model)
         found: dict[str, Any] = {"work": {"flops": needed.flops, "weights": needed.weights}}
         try:
             bench = hp.bench(
                 program, targets=[target], precisions=[precision],
-                variants=self._variants(model, target) if self.quick else None,
+                variants=self._variants(model, target, precision) if self.quick else None,
                 threads=self.options.threads, rounds=self.options.rounds, budget=self.budget,
                 timeout=self.budget, progress=say,
             )  # fmt: skip
@@ -240,8 +253,7 @@ class Run:
 
     def auto(self, model: Model, max_error: float) -> dict[str, Any]:
         """What targets="auto" chooses. What it built is kept, so the next error costs less."""
-        module, args, kwargs = made(model)
-        program = hp.capture(module, args, kwargs, name=model.name)
+        program = program_of(model)
         compiled = hp.compile(
             program, targets="auto", precision="auto", max_error=max_error,
             budget=self.auto_budget(model), progress=say,
@@ -253,10 +265,8 @@ class Run:
 
     def final(self, model: Model, candidates: list[Candidate]) -> dict[str, Any]:
         """The best of all slices, and auto's choices, in the same rounds."""
-        module, args, kwargs = made(model)
-        program = hp.capture(module, args, kwargs, name=model.name)
         return tables.final(
-            program, candidates, threads=self.options.threads, rounds=2 * self.options.rounds,
+            program_of(model), candidates, threads=self.options.threads, rounds=2 * self.options.rounds,
             timeout=self.budget, say=say,
         ).to_json()  # fmt: skip
 
@@ -267,20 +277,49 @@ class Run:
         with tempfile.TemporaryDirectory(dir=self.options.cache) as folder:
             return _backend_cold.measure(model, self.targets, self.options.threads, Path(folder))
 
-    def accuracy(self, name: str) -> dict[str, Any]:
+    def winners(self, model: Model) -> list[Candidate]:
+        """The best of each claim in the final of a model."""
+        bench = self.finals(model)
+        if bench is None:
+            return []
+        weights = self.work(model)["weights"]
+        best = (fastest(bench, claim, weights) for claim in claims_of(model))
+        return [tables.candidate_of(row) for row in best if row is not None]
+
+    def memory(self, model: Model, winners: list[Candidate]) -> dict[str, Any]:
+        """Of those that a claim is made with."""
+        import _backend_memory
+
+        with tempfile.TemporaryDirectory(dir=self.options.cache) as folder:
+            return _backend_memory.measure(model, winners, self.options.threads, Path(folder))
+
+    def accurate(self, task: str) -> list[Candidate]:
+        """Whose accuracy is measured on a task, beside each precision's defaults: those that the
+        claims of the model of that kind are made with.
+        """
+        import _backend_accuracy
+
+        [model] = named(_backend_accuracy.LIKE[task])
+        return self.winners(model)
+
+    def accuracy(self, name: str, winners: list[Candidate]) -> dict[str, Any]:
         """Figures on held out data, by precision."""
         import _backend_accuracy
 
         task = _backend_accuracy.TASKS[name](150 if self.quick else 1500)
         registry = hp.default_registry()
         has = {t: list(registry.info("backend", t).precisions) for t in self.targets}
-        return _backend_accuracy.measure(task, self.targets, has, every=not self.quick)
+        return _backend_accuracy.measure(task, self.targets, has, winners, every=not self.quick)
 
-    def _variants(self, model: Model, target: str) -> list[str]:
-        """The defaults; for decoding, where they matter most, all but the compilers of cpu."""
-        if model.kind != "decode" or target == "cpu":
-            return ["default"]
-        return ["default", *hp.default_registry().info("backend", target).variants]
+    def _variants(self, model: Model, target: str, precision: str) -> list[str]:
+        """The defaults and what promises most; for decoding, where they matter most, all but the
+        compilers of cpu.
+        """
+        every = hp.default_registry().info("backend", target).variants
+        if model.kind == "decode":
+            return ["default", *(() if target == "cpu" else every)]
+        promising = QUICK_VARIANTS.get((target, precision), QUICK_VARIANTS.get((target, ""), ""))
+        return ["default", *([promising] if promising in every else [])]
 
 
 def _available() -> list[str]:

@@ -24,6 +24,14 @@ FAULTS = {
     "crash later": ("crashed", ["in call: killed by SIGSEGV"]),
     "raise on load": ("refused", ["the driver knows this process only"]),
 }
+# Those that the budget ends, or that say themselves what they lack.
+TOO_MUCH = {
+    "hang in compile": ("hung", "compiling s0 for vendor", "no answer within 10 s"),
+    "hang in call": ("hung", "verifying s0 for vendor", "no answer within 10 s"),
+    "eat memory": ("memory", "compiling s0 for vendor", "at most 2.0 GB is allowed"),
+    "no memory": ("memory", "compiling s0 for vendor", "not a byte is left"),
+    "refuse": ("refused", "compiling s0 for vendor", "this chip has no adders"),
+}
 CHOOSE = """
 import json, sys, torch, hardpoint as hp
 
@@ -35,7 +43,8 @@ def main():
     program = hp.capture(Model().eval(), (torch.linspace(-1, 1, 12).reshape(3, 4),))
     events = []
     hp.default_registry().observe(events.append)
-    compiled = hp.compile(program, targets="auto")
+    budget = hp.Budget(**json.loads(sys.argv[1])) if sys.argv[1:] else None
+    compiled = hp.compile(program, targets="auto", budget=budget)
     x = torch.randn(3, 4)
     assert torch.equal(compiled(x), -torch.relu(x))
     told = [e.data for e in events if e.kind == "measured"]
@@ -73,9 +82,9 @@ if __name__ == "__main__":
 """
 
 
-def site(tmp_path, *variants):
+def site(tmp_path, *variants, default=""):
     made = FakeSite(tmp_path / "site")
-    made.add_backend("vendor", vendor(*variants))
+    made.add_backend("vendor", vendor(*variants, default=default))
     return made
 
 
@@ -115,6 +124,27 @@ def test_every_fault_is_in_the_report_and_the_rest_goes_on(tmp_path):
     assert again["choice"]["remembered"]
     assert again["told"] == []
     assert [r["failure"] for r in again["choice"]["rows"]] == [r["failure"] for r in choice["rows"]]
+
+
+def test_what_is_beyond_the_budget_is_in_the_report_and_the_next_one_wins(tmp_path):
+    """The only good one is the last: whatever ends before it, the choice goes on."""
+    first, *others = TOO_MUCH
+    made = site(tmp_path, *others, "well", default=first)
+    budget = {"candidate_seconds": 10, "memory": 2 * 10**9}
+    said = run(made, tmp_path, CHOOSE, json.dumps(budget))
+    choice = said["choice"]
+    assert choice["winner"] == "vendor fp32 well"
+    rows = {row["candidate"]["variant"] or first: row for row in choice["rows"]}
+    assert rows.keys() == {*TOO_MUCH, "well"}
+    assert rows.pop("well")["state"] == "winner"
+    for variant, (kind, stage, reason) in TOO_MUCH.items():
+        failure = rows[variant]["failure"]
+        assert rows[variant]["state"] == "failed"
+        assert (failure["kind"], failure["stage"]) == (kind, stage), variant
+        assert reason in failure["reason"], variant
+        assert failure["reason"] in said["text"]
+    assert [name for name, failure in said["told"] if failure is None] == ["vendor fp32 well"]
+    assert len(said["told"]) == 1 + len(TOO_MUCH)
 
 
 def test_what_hangs_in_compile_or_call_is_stopped(tmp_path):

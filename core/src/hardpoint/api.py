@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hardpoint.benching.bench import Watch
     from hardpoint.benching.benchmark import Benchmark
     from hardpoint.choosing.budget import Budget
+    from hardpoint.compiler.held_out import CheckInputs
     from hardpoint.compiler.request import Options, Progress
     from hardpoint.interfaces.backend import Precision
     from hardpoint.interfaces.kinds import Target
@@ -101,6 +102,7 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
     isolate: bool = False,
     timeout: float | None = None,
     fallback: str | Target | Sequence[str | Target] | None = None,
+    check_inputs: CheckInputs | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> CompiledModel:
@@ -127,6 +129,9 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
     :param fallback: targets, in order, for a segment that runs out of memory or loses its device,
         now or in a later call. It is compiled for the next of them that can take it, the state is
         kept, and the call repeated; with a warning and an event, and ``model.fell_back`` tells.
+    :param check_inputs: arguments of another call, as a tuple or by name: real inputs to verify on,
+        which nothing is compiled or calibrated with. Without any, the error of int8 is that on the
+        very examples that it was calibrated on.
     :raises RuntimeFault: out of memory, or the device is lost, and no fallback is left.
     :raises CompileError: a segment cannot be compiled, or nothing that was tried runs the program.
     :raises VerificationError: the result differs from eager by more than ``max_error``.
@@ -146,6 +151,7 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
         timeout=timeout,
         fallback=fallback,
         progress=progress,
+        check_inputs=check_inputs,
     )
 
 
@@ -163,6 +169,7 @@ def bench(
     rounds: int = 15,
     budget: float | None = None,
     timeout: float = 600.0,
+    check_inputs: CheckInputs | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
     registry: Registry | None = None,
@@ -187,6 +194,9 @@ def bench(
     :param rounds: of timing, 60 ms each.
     :param budget: seconds in all; then nothing more is built.
     :param timeout: seconds to compile one candidate.
+    :param check_inputs: arguments of another call, as a tuple or by name: real inputs that all is
+        measured on, and nothing compiled or calibrated with. Without any, the error of int8 is that
+        on the very examples that it was calibrated on.
     :param progress: called as :func:`compile` does.
     :param watch: called with all rows, in order, whenever one changed.
     :raises PlanError: nothing runs the whole program.
@@ -195,9 +205,11 @@ def bench(
     """
     from hardpoint.benching.bench import run_bench
     from hardpoint.benching.request import Request
+    from hardpoint.compiler.held_out import with_check_inputs
     from hardpoint.measuring.limits import Limits
     from hardpoint.measuring.session import Session
 
+    program = with_check_inputs(program, check_inputs)
     given: Any = [targets] if isinstance(targets, str) else targets
     request = Request(
         targets=None if targets == "auto" else given, precisions=precisions, variants=variants,

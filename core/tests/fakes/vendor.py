@@ -1,7 +1,8 @@
 """A real backend of a vendor with a bad day in each of its variants, to install in a FakeSite.
 
 It runs chains of relu, neg and mul by two: a list of names is its artifact. What goes wrong is an
-option, and a variant tries it. Installed as ``backend:vendor``.
+option, and a variant tries it; one of them may be what it does unasked. Installed as
+``backend:vendor``.
 """
 
 VENDOR = """
@@ -58,7 +59,7 @@ class Vendor(Backend):
 
     def compile(self, program, device, options):
         from hardpoint.planning import compute_nodes
-        how = options.backend.get("how", "")
+        how = options.backend.get("how", {DEFAULT})
         if "VENDOR_NOTES" in os.environ:
             with open(os.environ["VENDOR_NOTES"], "a") as notes:
                 notes.write(f"{how or 'default'} {options.precision}\\n")
@@ -102,6 +103,7 @@ def hardpoint_backend_open(config):
 """
 
 
-def vendor(*variants: str, precisions: tuple[str, ...] = ("fp32",)) -> str:
-    """The module's source, with these variants."""
-    return VENDOR.replace("{VARIANTS}", repr(variants)).replace("=PRECISIONS", f"={precisions!r}")
+def vendor(*variants: str, default: str = "", precisions: tuple[str, ...] = ("fp32",)) -> str:
+    """The module's source, with these variants; ``default`` goes wrong where none is asked for."""
+    source = VENDOR.replace("{VARIANTS}", repr(variants)).replace("{DEFAULT}", repr(default))
+    return source.replace("=PRECISIONS", f"={precisions!r}")

@@ -133,6 +133,35 @@ def test_fewer_bytes_than_onednn_reads_are_refused(frozen, repacked, load):
     assert f"cause: oneDNN needs {size} bytes for it, and it has {size - 64}" in text
 
 
+@pytest.fixture
+def timed():
+    """What Inductor timed against each other: names of kernels with their milliseconds."""
+    from torch._inductor import select_algorithm
+
+    found: list[dict[str, float]] = []
+
+    def keep(timings: dict, *_: object) -> None:
+        found.append({choice.name: time for choice, time in timings.items()})
+
+    select_algorithm.add_feedback_saver(keep)
+    yield found
+    select_algorithm.clear_feedback_savers()
+
+
+@pytest.mark.slow
+def test_max_autotune_times_several_kernels_for_a_product_and_is_right(compiled, load, timed):
+    """Which one is fastest is the machine's business; that there was a choice is the option's."""
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(64, 128).eval(), torch.randn(16, 64)
+    program = torch.export.export(model, (x,), strict=False).run_decompositions({})
+    artifact = compiled(program, mode="aot", freezing=True, max_autotune=True)
+    [product] = timed
+    assert all(0 < milliseconds < float("inf") for milliseconds in product.values())
+    assert any(name.startswith("cpp_CppMicroGemm") for name in product)  # Inductor's own
+    assert any("linear" in name for name in product)  # ATen's
+    torch.testing.assert_close(load(artifact)(x)[0], model(x), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "tensor",
     [torch.arange(6.0).reshape(2, 3), torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1),

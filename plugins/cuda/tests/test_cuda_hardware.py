@@ -13,6 +13,7 @@ import torch
 
 import hardpoint as hp
 from hardpoint import ProbeRequest
+from hardpoint.planning import compute_nodes
 from hardpoint_cuda import plugin
 from hardpoint_cuda.vendor import CUDA
 
@@ -112,15 +113,56 @@ def test_threads_with_streams_of_their_own_share_one_recording():
     assert not failures
 
 
+class Halves(hp.Partitioner):
+    """The first operations on the first target, the others on the second."""
+
+    def partition(self, program, targets, objective, costs):
+        names = [node.name for node in compute_nodes(program)]
+        first, second = (choice.target for choice in targets)
+        half = len(names) // 2
+        chosen = {n: first if i < half else second for i, n in enumerate(names)}
+        return hp.Assignment(chosen)
+
+
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+def halved(model, x, *targets):
+    """The model cut in two, one target each."""
+    program = hp.capture(model, (x,))
+    compiled = hp.compile(hp.plan(program, targets=list(targets), partitioner=Halves()))
+    assert [str(segment.target) for segment in compiled.segments] == list(targets)
+    return compiled
+
+
+def moved(compiled):
+    return [segment.copies.counts().get("moved", 0) for segment in compiled.segments]
+
+
 def test_on_the_same_device_nothing_is_copied_at_the_boundary():
     class Through(torch.nn.Module):
         def forward(self, x):
             return x.view(-1), x + 1
 
     x = torch.randn(4, 4, device="cuda:0")
-    program = hp.capture(Through(), (x,))
-    compiled = hp.compile(hp.plan(program, targets=["cuda:0"]))
-    assert compiled(x)[1].device == x.device
+    compiled = hp.compile(hp.plan(hp.capture(Through().eval(), (x,)), targets=["cuda:0"]))
+    view, larger = compiled(x)
+    assert larger.device == x.device
+    assert view.data_ptr() == x.data_ptr()  # in and out again
+    assert [dict(segment.copies.counts()) for segment in compiled.segments] == [{}]
+
+
+def test_two_segments_on_one_device_hand_a_tensor_on_as_it_is():
+    model, x = Two().eval().cuda(), torch.randn(3, 8, device="cuda:0")
+    compiled = halved(model, x, "cuda", "cuda:0")  # two targets, one device
+    torch.testing.assert_close(compiled(x), model(x).detach(), rtol=1e-4, atol=1e-4)
+    assert [dict(segment.copies.counts()) for segment in compiled.segments] == [{}, {}]
 
 
 def test_misaligned_inputs_of_compiled_code_are_right_too():
@@ -135,15 +177,20 @@ def test_misaligned_inputs_of_compiled_code_are_right_too():
 
 
 @pytest.mark.skipif(len(FOUND.devices) < 2, reason="one device only")
-def test_two_devices_give_the_same_and_hand_tensors_over():
-    class Two(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+@pytest.mark.parametrize("order", [("cuda:0", "cuda:1"), ("cuda:1", "cuda:0")])
+def test_two_devices_hand_tensors_over(order):
+    model, x = Two().eval(), torch.randn(3, 8)
+    compiled = halved(model, x, *order)
+    before = moved(compiled)
+    result = compiled(x)
+    torch.testing.assert_close(result, model(x).detach(), rtol=1e-4, atol=1e-4)
+    # One copy each: of the input to the first, of what that computed to the second.
+    assert [now - then for now, then in zip(moved(compiled), before, strict=True)] == [1, 1]
+    assert result.device == x.device  # it came home
 
-        def forward(self, x):
-            return self.second(torch.relu(self.first(x)))
 
+@pytest.mark.skipif(len(FOUND.devices) < 2, reason="one device only")
+def test_two_devices_give_the_same():
     model, x = Two().eval(), torch.randn(3, 8)
     for device in ("0", "1"):
         compiled = hp.compile(hp.plan(hp.capture(model, (x,)), targets=[f"cuda:{device}"]))

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardpoint import ConfigError, ProbeRequest, ProviderUnavailable
+import hardpoint as hp
+from hardpoint import CompileOptions, ConfigError, Device, ProbeRequest, ProviderUnavailable
+from hardpoint.measuring.survey import survey
 from hardpoint_cuda import builds, child, nvml, plugin, probing
 from hardpoint_cuda.hardware import has_kernels
 from hardpoint_cuda.nvml import NvmlDevice
@@ -34,7 +36,25 @@ def test_the_info_says_that_nothing_of_it_is_proven_on_hardware():
 
 def test_every_variant_is_made_of_options_that_exist_and_go_together():
     for variant in plugin.hardpoint_backend_info().variants.values():
-        assert Options.parse(variant, "fp32", CUDA).mode in CUDA.modes
+        precision = "int8w" if "weights" in variant else "fp32"
+        assert Options.parse(variant, precision, CUDA).mode in CUDA.modes
+
+
+def test_bench_and_auto_try_weights_in_fp8_too():
+    found = survey(hp.Registry(), lambda target: None, targets=["cuda:0"], precisions=["int8w"])
+    fp8 = {c.label: c.options["cuda"] for c in found.candidates if "fp8" in c.label}
+    assert fp8 == {
+        "cuda:0 int8w fp8 weights": {"weights": "fp8"},
+        "cuda:0 int8w inductor with fp8 weights": {"mode": "inductor", "weights": "fp8"},
+    }
+
+
+def test_in_other_precisions_the_variant_is_refused_before_anything_is_compiled(backend, tools):
+    program = tools.exported(torch.relu, torch.ones(2))
+    variant = plugin.hardpoint_backend_info().variants["fp8 weights"]
+    with pytest.raises(ConfigError) as caught:
+        backend.compile(program, Device("0", "a GPU"), CompileOptions("bf16", (), variant))
+    assert caught.value.what == "option weights has no meaning with precision 'bf16'"
 
 
 def test_asking_imports_no_torch_and_says_what_this_build_lacks():

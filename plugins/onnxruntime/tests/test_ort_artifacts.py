@@ -5,6 +5,7 @@ import operator
 import os
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,3 +201,21 @@ def test_eight_bit_weights_do_not_open_where_their_products_would_overflow(
 def test_a_segment_without_inputs_gives_its_constants(opened):
     table = torch.randn(3, 4)
     assert torch.equal(opened(shared.exported(lambda: table[1:].t()))()[0], table[1:].t())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and madvise(2) is Linux's")
+def test_weights_of_a_loaded_package_are_not_in_memory_twice(tmp_path):
+    """ONNX Runtime packs them anew; what was mapped of the file is given back to the system."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(2048, 2048, bias=False).eval()
+    x = torch.randn(2, 2048)
+    compiled = hp.compile(hp.capture(layer, (x,)), targets="onnxruntime")
+    path = compiled.save(tmp_path / "large.pt2")
+    compiled.close()
+    with closing(hp.load(path)) as model:
+        torch.testing.assert_close(model(x), layer(x), atol=1e-4, rtol=1e-4)
+        assert shared.resident_of(path) < layer.weight.nbytes / 4
+        torch.testing.assert_close(model(x), layer(x), atol=1e-4, rtol=1e-4)
+        again = model.save(tmp_path / "again.pt2")  # from pages that come again from the file
+    with closing(hp.load(again)) as model:
+        torch.testing.assert_close(model(x), layer(x), atol=1e-4, rtol=1e-4)

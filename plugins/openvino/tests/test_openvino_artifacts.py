@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -166,3 +169,32 @@ def test_a_closed_executable_says_so(artifact, net, backend, device):
     made.close()
     with pytest.raises(RuntimeError, match="the executable was closed"):
         made(net[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and madvise(2) is Linux's")
+@pytest.mark.parametrize("precision", ["fp32", "int8w"])
+def test_weights_of_a_loaded_package_are_not_in_memory_twice(precision, tmp_path):
+    """OpenVINO packs them anew; what was mapped of the file is given back to the system."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(2048, 2048, bias=False).eval()
+    x = torch.randn(2, 2048)
+    compiled = hp.compile(hp.capture(layer, (x,)), targets="openvino", precision=precision)
+    path = compiled.save(tmp_path / "large.pt2")
+    compiled.close()
+    with closing(hp.load(path)) as model:
+        first = model(x)
+        torch.testing.assert_close(first, layer(x), atol=1e-1, rtol=1e-1)
+        assert _resident_of(path) < layer.weight.nbytes / 4
+        assert torch.equal(model(x), first)
+
+
+def _resident_of(path: Path) -> int:
+    """Bytes of a file's mappings that are in this process's memory."""
+    found, counting = 0, False
+    for line in Path("/proc/self/smaps").read_text("utf-8").splitlines():
+        first = line.split()[0]
+        if "-" in first and not first.endswith(":"):
+            counting = line.endswith(str(path))
+        elif counting and first == "Rss:":
+            found += int(line.split()[1]) * 1024
+    return found

@@ -21,7 +21,7 @@ from hardpoint.measuring.results import Failure
 from hardpoint.measuring.running import Runner
 from hardpoint.measuring.session import Session, judge
 from hardpoint.measuring.survey import Survey
-from hardpoint.measuring.workload import samples
+from hardpoint.measuring.workload import measured_on, samples
 
 if TYPE_CHECKING:
     from hardpoint.program.program import Program
@@ -110,6 +110,7 @@ class _Bench:
             noise=noise,
             noisy=noise > NOISY,
             seconds=time.monotonic() - self._begun,
+            held_out=bool(self._session.program.check_inputs),
         )
 
     def _start_baseline(self) -> None:
@@ -254,9 +255,7 @@ def _batches(program: Program, asked: Sequence[int]) -> dict[int, int | None]:
 
     The least first: a process's greatest memory so far is that of the batch that it runs.
     """
-    from hardpoint.compiler.examples import make_examples
-
-    own = samples(program.example_inputs or make_examples(program.signature))
+    own = samples(measured_on(program))
     return {b: None if b == own else b for b in sorted(set(asked))} or {own: None}
 
 

@@ -12,6 +12,7 @@ from hardpoint.benching.row import BenchRow, row_from_json
 from hardpoint.errors import ConfigError
 from hardpoint.files import write_atomically
 from hardpoint.interfaces.partitioner import Objective
+from hardpoint.measuring.results import CALIBRATED, SAME_DATA
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Benchmark:
     :param noise: 90th percentile of eager's round medians ÷ the least of them, the worst of all.
     :param noisy: that is so much that near ones may stand in any order.
     :param seconds: that all of it took.
+    :param held_out: errors are on inputs that nothing was compiled or calibrated with.
     """
 
     program: str
@@ -47,6 +49,7 @@ class Benchmark:
     noise: float
     noisy: bool
     seconds: float
+    held_out: bool = False
 
     @property
     def best(self) -> BenchRow | None:
@@ -95,7 +98,8 @@ def benchmark_from_json(data: Mapping[str, Any]) -> Benchmark:
 
     :raises KeyError: or TypeError, ValueError: it is something else.
     """
-    plain = {name: data[name] for name in Benchmark.__dataclass_fields__}
+    plain = {name: data[name] for name in Benchmark.__dataclass_fields__ if name != "held_out"}
+    plain["held_out"] = data.get("held_out", False)
     return Benchmark(**{**plain, "rows": tuple(map(row_from_json, data["rows"]))})
 
 
@@ -133,6 +137,8 @@ def _notes(bench: Benchmark) -> list[str]:
             "* is on the front of latency against error at its batch: nothing that is within its "
             "limit is both faster and nearer to eager PyTorch."
         )
+    if not bench.held_out and any(r.precision == CALIBRATED for r in bench.rows if r.timing):
+        said.append(SAME_DATA)
     if bench.noisy:
         said.append(
             f"The machine was busy: eager PyTorch's own rounds differ by {bench.noise:.2f}x, so "

@@ -9,7 +9,7 @@ from typing import Any
 from hardpoint.choosing.row import Row, row_from_json
 from hardpoint.interfaces.partitioner import Objective
 from hardpoint.measuring.candidate import Candidate
-from hardpoint.measuring.results import Failure, Timing
+from hardpoint.measuring.results import CALIBRATED, SAME_DATA, Failure, Timing
 from hardpoint.units import size
 
 
@@ -28,6 +28,7 @@ class Choice:
     :param budget: the seconds that it was allowed.
     :param threads: that each process computed with.
     :param remembered: nothing was run: it is known from before.
+    :param held_out: errors are on inputs that nothing was compiled or calibrated with.
     """
 
     objective: Objective
@@ -41,6 +42,7 @@ class Choice:
     budget: float
     threads: int
     remembered: bool = False
+    held_out: bool = False
 
     @property
     def winner(self) -> Candidate:
@@ -76,6 +78,7 @@ class Choice:
             "budget": self.budget,
             "threads": self.threads,
             "remembered": self.remembered,
+            "held_out": self.held_out,
             "reasons": list(self.reasons),
         }
 
@@ -98,6 +101,7 @@ def choice_from_json(data: Mapping[str, Any]) -> Choice:
         budget=data["budget"],
         threads=data["threads"],
         remembered=data["remembered"],
+        held_out=data.get("held_out", False),
     )
 
 
@@ -153,6 +157,15 @@ def _reasons(choice: Choice) -> list[str]:
     if choice.not_tried:
         names = _some([c.label for c in choice.not_tried])
         said.append(f"Not tried, as the budget of {choice.budget:g} s was spent: {names}.")
+    spinning = [name for name, given in choice.winner.options.items() if given.get("spinning")]
+    if spinning:
+        said.append(
+            f"Threads of {spinning[0]} wait spinning, and take cores from whatever else this "
+            "process runs: where that is much, fix "
+            f"options={{'{spinning[0]}': {{'spinning': False}}}}."
+        )
+    if not choice.held_out and CALIBRATED in choice.winner.precisions.values():
+        said.append(SAME_DATA)
     if choice.noisy:
         said.append(
             f"The machine was busy (eager's own rounds differ by {choice.noise:.2f}x): the order "

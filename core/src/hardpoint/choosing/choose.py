@@ -224,6 +224,7 @@ class _Chooser:
             seconds=time.monotonic() - self.started,
             budget=request.budget.seconds,
             threads=self._threads,
+            held_out=bool(self._program.check_inputs),
         )
 
     def _load(self, path: Path, choice: Choice, verify: str) -> CompiledModel:

@@ -40,7 +40,8 @@ _HASHERS = 4
 
 
 def of_program(program: Program) -> str:
-    """A hash of graph, calling convention, every weight's bytes and the example inputs.
+    """A hash of graph, calling convention, every weight's bytes, and the inputs that it is
+    measured with.
 
     All bytes count: a package in the cache is used in place of compiling, so two programs that
     differ in one weight must never be taken for one. SHA-256 runs at the memory's pace in a few
@@ -51,8 +52,9 @@ def of_program(program: Program) -> str:
     structure = _SYMBOL.sub(lambda m: numbers.setdefault(m[0], f"size{len(numbers)}"), text)
     held = {**program.exported.state_dict, **program.exported.constants}
     tensors = [t for t in held.values() if isinstance(t, torch.Tensor)]
+    inputs = [*program.example_inputs, *program.check_inputs]
     with ThreadPoolExecutor(_HASHERS) as pool:
-        contents = list(pool.map(_of_tensor, [*tensors, *program.example_inputs]))
+        contents = list(pool.map(_of_tensor, tensors + inputs))
     signature = program.exported.graph_signature
     parts = [
         structure,

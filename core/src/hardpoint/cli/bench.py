@@ -15,6 +15,7 @@ from hardpoint.cli.backends import check_backends
 from hardpoint.cli.bench_screen import BenchScreen, bench_table, left_out
 from hardpoint.cli.compile import parse_options
 from hardpoint.cli.destinations import (
+    check_not_read,
     check_not_the_model,
     check_replaceable,
     force_option,
@@ -22,7 +23,7 @@ from hardpoint.cli.destinations import (
     writable_file,
 )
 from hardpoint.cli.listed_args import BatchesType, PrecisionsType, VariantsType
-from hardpoint.cli.model_args import ModelArgs, whole_model_args
+from hardpoint.cli.model_args import ModelArgs, check_inputs_option, whole_model_args
 from hardpoint.cli.output import FAILED, OK, console, emit_json, json_option
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     callback=writable_file,
     help="Write a page with the table and plots.",
 )
+@check_inputs_option
 @force_option
 @json_option
 @click.pass_context
@@ -137,6 +139,7 @@ def command(
     ):
         if path is not None:
             check_not_the_model(path, wanted.model, option)
+            check_not_read(path, wanted.check_inputs, option)
             check_replaceable(path, what, ours, force=force, option=option)
     check_backends(wanted.targets, chosen, "auto")
     program = wanted.program()

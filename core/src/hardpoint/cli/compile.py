@@ -15,13 +15,14 @@ from hardpoint import api
 from hardpoint.choosing.budget import Budget
 from hardpoint.cli.backends import check_backends
 from hardpoint.cli.destinations import (
+    check_not_read,
     check_not_the_model,
     check_replaceable,
     force_option,
     is_package,
     writable_file,
 )
-from hardpoint.cli.model_args import ModelArgs, model_args
+from hardpoint.cli.model_args import ModelArgs, check_inputs_option, model_args
 from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, table
 from hardpoint.cli.precision_arg import PrecisionType
 from hardpoint.cli.work import Steps, stdout_kept, working
@@ -71,6 +72,7 @@ _SEGMENTS = 12
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds that measuring may take, where no target is named (default: 600).",
 )
+@check_inputs_option
 @click.option("--isolate", is_flag=True, help="Compile in child processes, safe from crashes.")
 @click.option(
     "--timeout",
@@ -109,6 +111,7 @@ def command(
         precision = "fp32" if wanted.decided or max_error is None else "auto"
     chosen = parse_options(options)
     check_not_the_model(output, wanted.model, "--output")
+    check_not_read(output, wanted.check_inputs, "--output")
     check_replaceable(output, "a package", is_package, force=force, option="--output")
     check_backends(wanted.targets, chosen, precision)
     plan = wanted.plan() if wanted.decided else None
@@ -217,7 +220,8 @@ def _report(model: CompiledModel) -> None:
         out.print(f"not compared: {figures['not_compared']}", markup=False)
     out.print(
         f"{figures['precision']}: error {_figure(figures['max_error'])}, at most "
-        f"{_figure(figures['allowed'])} is allowed; against {figures['reference']}",
+        f"{_figure(figures['allowed'])} is allowed; against {figures['reference']}"
+        + (", on the examples and on --check-inputs" if figures.get("held_out") else ""),
         markup=False,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
@@ -12,6 +13,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from hardpoint import api
+from hardpoint.cli.destinations import existing_file
 from hardpoint.cli.work import working
 from hardpoint.errors import CaptureError, ConfigError
 from hardpoint.interfaces.kinds import Kind, Target
@@ -32,6 +34,7 @@ class ModelArgs:
     :param targets: in order of preference; empty for ``auto``.
     :param decided: targets or a partitioner were named: there is nothing to measure.
     :param dynamic: as :func:`hardpoint.capture` takes it, or ``None``: the model's own.
+    :param check_inputs: a file of inputs to verify on, which nothing is calibrated with.
     """
 
     model: str
@@ -40,13 +43,23 @@ class ModelArgs:
     partitioner: str
     dynamic: dict[str, Any] | None
     decided: bool = True
+    check_inputs: Path | None = None
 
     def program(self) -> Program:
         """Capture the model, saying on stderr what is going on."""
         with working("importing PyTorch"):
             import torch  # noqa: F401 - takes seconds, which the next line should not be blamed for
         with working(f"capturing {self.model}"):
-            return self._capture()
+            program = self._capture()
+        if self.check_inputs is None:
+            return program
+        with working(f"reading {self.check_inputs}"):
+            from hardpoint.cli import tensor_files
+            from hardpoint.compiler.held_out import holding_out
+
+            tensors = tensor_files.read(self.check_inputs)
+            flat = tensor_files.in_order(tensors, program.signature, self.check_inputs)
+            return holding_out(program, flat)
 
     def plan(self) -> Plan:
         """Capture the model and plan it, saying on stderr what is going on."""
@@ -135,6 +148,18 @@ def whole_model_args(command: F) -> F:
     return _with_args(command, [o for o in _OPTIONS if o is not _PARTITIONER])
 
 
+def check_inputs_option(command: F) -> F:
+    """Add ``--check-inputs``, which becomes a part of ``wanted``."""
+    option = click.option(
+        "--check-inputs",
+        type=click.Path(path_type=Path),
+        callback=existing_file,
+        help="Other inputs by name, to verify on: .safetensors or .npz. Nothing is calibrated with "
+        "them, as int8 is with the model's examples.",
+    )
+    return option(command)
+
+
 def _with_args(command: F, options: Sequence[Callable[[Any], Any]]) -> F:
     def with_args(**values: Any) -> object:
         named, listed = values.pop("target"), values.pop("targets")
@@ -150,6 +175,7 @@ def _with_args(command: F, options: Sequence[Callable[[Any], Any]]) -> F:
             partitioner=values.pop("partitioner", ""),
             dynamic=parse_dynamic(values.pop("dynamic")),
             decided=bool(named or listed) or source is not ParameterSource.DEFAULT,
+            check_inputs=values.pop("check_inputs", None),
         )
         return command(wanted=wanted, **values)
 

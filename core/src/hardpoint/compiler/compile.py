@@ -18,7 +18,7 @@ from hardpoint.compiler.recover import Carried, Recovery
 from hardpoint.compiler.request import CompileRequest, Options, Progress, read_chain
 from hardpoint.compiler.saving import save_unchanged
 from hardpoint.compiler.verify import draws, reference_values, summarize
-from hardpoint.compiler.whole import eager_results, verify_whole, warn_of_hidden
+from hardpoint.compiler.whole import eager_results, verify_held_out, verify_whole, warn_of_hidden
 from hardpoint.compiler.wire import wire
 from hardpoint.errors import (
     CompileError,
@@ -153,6 +153,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
                 warnings.warn(fell_back_in_words(fact), HardpointWarning, stacklevel=5)
         model = _assemble(plan, registry, made, left, recovery, examples)
         results = verify_whole(model, program, reference, examples, limit, made)
+        results = verify_held_out(model, program, limit, made, results)
     except BaseException:
         for one in made:
             one.segment.executable.close()
@@ -162,6 +163,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     request.tell(len(plan.segments), len(plan.segments), "verified")
     warn_of_hidden(plan.program.name, results, limit, stacklevel=5)
     figures = summarize(results, limit, precision, [tuple(t.shape) for t in examples])
+    figures["held_out"] = bool(program.check_inputs)
     figures |= model.facts.verification  # of the segments, as they are now
     random = [s.id for s in plan.segments if draws(s)]
     if random:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hardpoint.choosing.budget import Budget
 from hardpoint.compiler.compile import compile_plan
 from hardpoint.compiler.fallback import later
+from hardpoint.compiler.held_out import CheckInputs, with_check_inputs
 from hardpoint.compiler.precision import PrecisionAsked
 from hardpoint.compiler.request import Options, Progress, read_chain
 from hardpoint.compiler.verify import FLOAT64_MAX_ERROR, only_float64
@@ -37,11 +39,16 @@ def compile_given(
     timeout: float | None,
     fallback: str | Target | Sequence[str | Target] | None,
     progress: Progress | None,
+    check_inputs: CheckInputs | None,
 ) -> CompiledModel:
     """See :func:`hardpoint.compile`.
 
     :raises ConfigError: arguments that contradict each other.
     """
+    if isinstance(given, Program):
+        given = with_check_inputs(given, check_inputs)
+    elif isinstance(given, Plan) and check_inputs is not None:
+        given = replace(given, program=with_check_inputs(given.program, check_inputs))
     if isinstance(given, Program) and targets in (None, "auto"):
         from hardpoint.choosing.choose import choose
         from hardpoint.choosing.request import read_request

@@ -10,6 +10,7 @@ from torch.export.graph_signature import OutputKind
 
 from hardpoint.compiler.lasting import Lasting
 from hardpoint.compiler.made import Made
+from hardpoint.compiler.verify import reference_values
 from hardpoint.errors import HardpointWarning, VerificationError
 from hardpoint.numerics import Difference, compare
 from hardpoint.planning.extract import mutable_state
@@ -27,6 +28,7 @@ def verify_whole(
     examples: Sequence[torch.Tensor],
     limit: float,
     made: Sequence[Made],
+    cause: str = "each segment alone is within the limit; their errors add up",
 ) -> Differences:
     """Run the whole model on the examples; compare results, changed inputs and state.
 
@@ -34,6 +36,7 @@ def verify_whole(
     the model was compiled shows there, and only there. The greater errors of the two count: who
     sets no limit here (measuring) judges by the figures.
 
+    :param cause: of an error in the first call, in words.
     :raises VerificationError: an error above ``limit``.
     :raises ContractViolation: a segment's call overwrites what its call before gave.
     """
@@ -43,7 +46,7 @@ def verify_whole(
         results = _run(model, program, reference, examples, Lasting(made))
         if random:
             return []
-        _check(results, limit, "each segment alone is within the limit; their errors add up")
+        _check(results, limit, cause)
         if state:
             now = {name: model.held[name].clone() for name in state}
             second = program.run([t.clone() for t in examples], now)
@@ -52,9 +55,30 @@ def verify_whole(
                 again, limit, "it is right on the first call, and on the second, which starts from "
                 "the state that the first has left, it is not",
             )  # fmt: skip
-            pairs = zip(results, again, strict=True)
-            results = [max(pair, key=lambda row: row[1].error) for pair in pairs]
+            results = _worse(results, again)
     return results
+
+
+def verify_held_out(
+    model: CompiledModel, program: Program, limit: float, made: Sequence[Made], found: Differences
+) -> Differences:
+    """The same on the program's check inputs, if it has any; the greater errors of both.
+
+    :param found: on the examples.
+    """
+    if not program.check_inputs:
+        return found
+    reference = reference_values(program, program.check_inputs)
+    more = verify_whole(
+        model, program, reference, program.check_inputs, limit, made,
+        "on the examples that it was compiled with it is right, on check_inputs it is not",
+    )  # fmt: skip
+    return _worse(found, more)
+
+
+def _worse(one: Differences, other: Differences) -> Differences:
+    pairs = zip(one, other, strict=True)
+    return [max(pair, key=lambda row: row[1].error) for pair in pairs]
 
 
 def _run(

@@ -27,7 +27,8 @@ class BackendInfo:
     :param options: name -> one line of help, for every backend-specific option.
     :param variants: word -> options that are worth a try beside the defaults, each a way of its
         own to run the same program: ``hardpoint bench`` and ``targets="auto"`` try them all, and
-        skip what :meth:`Backend.compile` refuses at once.
+        skip what :meth:`Backend.compile` refuses at once. No word holds a comma, which stands
+        between words on the command line.
     :param strided_inputs: its executables honour the strides of their inputs. Where false, the
         runtime hands it contiguous tensors only.
     :param alignment: bytes; the address of each input must be a multiple of it. A tensor elsewhere
@@ -35,6 +36,7 @@ class BackendInfo:
     :param cpu_kernels: it computes with PyTorch's own CPU kernels, by design. Where false, such a
         kernel seen during a call is a silent fallback, and the conformance kit says so.
     :param unverified: why its results are not proven on real hardware, or ``""``.
+    :raises ValueError: a variant's word holds a comma.
     """
 
     requires_api: tuple[int, int]
@@ -46,6 +48,11 @@ class BackendInfo:
     alignment: int = 1
     cpu_kernels: bool = False
     unverified: str = ""
+
+    def __post_init__(self) -> None:
+        for word in self.variants:
+            if "," in word:
+                raise ValueError(f"the variant {word!r} holds a comma, write 'and'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,15 @@ class Artifact:
 
 
 class Executable(ABC):
-    """An opened artifact, ready to be called, from any thread."""
+    """An opened artifact, ready to be called, from any thread.
+
+    :cvar copies_weights: the runtime has made what it needs of the artifact's files and weights,
+        and seldom reads them again. They are mapped from the package: their pages are then given
+        back to the system, and whoever reads them has the file's, so that nothing may be written
+        into them.
+    """
+
+    copies_weights: bool = False
 
     @abstractmethod
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:

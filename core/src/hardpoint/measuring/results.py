@@ -21,6 +21,13 @@ FailureKind = Literal[
 ]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
+# The precision whose ranges come from the examples, and what is said where its error does, too.
+CALIBRATED = "int8"
+SAME_DATA = (
+    "int8 is calibrated on the examples, and its error is measured on the same: on other inputs it "
+    "may be greater. Give some that it has not seen with check_inputs=, or --check-inputs FILE."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

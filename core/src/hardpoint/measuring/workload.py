@@ -33,6 +33,7 @@ def write_program_file(program: Program, path: Path) -> None:
             "name": program.name,
             "signature": program.signature.to_json(),
             "examples": [store.put(t) for t in program.example_inputs],
+            "check": [store.put(t) for t in program.check_inputs],
         }
         writer.add(JOB, json.dumps(described).encode())
 
@@ -43,20 +44,25 @@ def read_program_file(path: Path) -> Program:
 
     archive = Archive.open(path)
     described = archive.read_json(JOB)
+
+    def tensors(key: str) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor_from_ref(archive, ref).clone() for ref in described[key])
+
     return Program(
         read_program(archive),
         signatures.from_json(described["signature"]),
-        tuple(tensor_from_ref(archive, ref).clone() for ref in described["examples"]),
+        tensors("examples"),
         described["name"],
+        tensors("check"),
     )
 
 
 def make_inputs(program: Program, batch: int | None = None) -> Inputs:
-    """The program's examples, or what they become at ``batch`` samples, with eager's results.
+    """What a program is measured on, or what that becomes at ``batch`` samples; eager's results.
 
     :raises InputError: the batch size is fixed, or out of the program's range.
     """
-    examples = program.example_inputs or make_examples(program.signature)
+    examples = measured_on(program)
     inputs = examples if batch is None else at_batch(program, examples, batch)
     draws = any(is_random(n) for n in compute_nodes(program.exported))
     expected = [] if draws else Eager(program)([t.clone() for t in inputs])
@@ -66,6 +72,11 @@ def make_inputs(program: Program, batch: int | None = None) -> Inputs:
         tuple(spec.name for spec in program.signature.results),
         samples(inputs),
     )
+
+
+def measured_on(program: Program) -> tuple[torch.Tensor, ...]:
+    """The inputs that are held out, else the examples, else some that are made up."""
+    return program.check_inputs or program.example_inputs or tuple(make_examples(program.signature))
 
 
 def samples(inputs: Sequence[torch.Tensor]) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -86,10 +87,14 @@ class Archive:
 
         :raises PackageError: no such entry.
         """
-        entry = self.entries.get(name)
-        if entry is None:
-            raise unusable(self.path, f"it has no entry {name!r}")
+        entry = self._entry(name)
         return self._bytes()[entry.offset : entry.offset + entry.size]
+
+    def _entry(self, name: str) -> Entry:
+        found = self.entries.get(name)
+        if found is None:
+            raise unusable(self.path, f"it has no entry {name!r}")
+        return found
 
     def view(self, name: str) -> memoryview:
         """The entry's bytes, read-only, not copied. Stays valid after :meth:`close`.
@@ -106,6 +111,29 @@ class Archive:
         view = self.view(name)
         with refusing(self.path):
             return strict_json.parse(view, what=f"entry {name!r}", max_bytes=max_bytes)
+
+    def give_back(self, names: Iterable[str]) -> None:
+        """Let the system take the pages of these entries; who reads them again has the file's.
+
+        What was written into them is lost. Only whole pages count, and only where the system knows
+        such a thing (Linux: madvise(2), ``MADV_DONTNEED``).
+
+        :raises PackageError: no such entry.
+        """
+        if self._data is None or sys.platform != "linux":
+            return
+        spans: list[tuple[int, int]] = []
+        for begin, end in sorted((e.offset, e.offset + e.size) for e in map(self._entry, names)):
+            # Between neighbours there is a header, and nothing that was written to.
+            if spans and begin - spans[-1][1] < mmap.PAGESIZE:
+                begin = spans.pop()[0]
+            spans.append((begin, end))
+        for begin, end in spans:
+            first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+            length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
+            if length > 0:
+                mapping: Any = self._data.obj
+                mapping.madvise(mmap.MADV_DONTNEED, first, length)
 
     def close(self) -> None:
         """Let go of the mapping. Safe to call twice.

@@ -6,7 +6,7 @@ name that does not fit must be refused here, and never be a raw error of a later
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,16 @@ def _read(archive: Archive, manifest: Mapping[str, Any]) -> Contents:
         examples=tuple(map(tensor, examples["inputs"])),
         expected=tuple(map(tensor, examples["expected"])),
     )
+
+
+def entries_of(manifest: Mapping[str, Any], segments: Collection[str]) -> set[str]:
+    """Names of the entries that the artifacts of ``segments`` lie in."""
+    found: set[str] = set()
+    for entry in manifest["artifacts"]:
+        if entry["segment"] in segments:
+            found.update(entry["files"].values())
+            found.update(ref["entry"] for ref in entry["weights"].values())
+    return found
 
 
 def _file(archive: Archive, where: str) -> memoryview:

@@ -42,7 +42,7 @@ def load_package(
     try:
         with young_only(), Checking(archive, verify, program=False) as checking:
             # While threads hash: our imports and the backends', and what needs the manifest alone.
-            from hardpoint.package.contents import read_contents
+            from hardpoint.package.contents import entries_of, read_contents
             from hardpoint.planning.devices import find_device
             from hardpoint.runtime.opening import open_artifact
 
@@ -55,6 +55,8 @@ def load_package(
             for segment, (target, artifact) in contents.artifacts.items():
                 device, backend = devices[target], backends[target.backend]
                 opened.append(open_artifact(segment, target, device, artifact, backend, registry))
+        copied = {segment.id for segment in opened if segment.executable.copies_weights}
+        archive.give_back(entries_of(checking.manifest, copied))
         return _assemble(archive, contents, tuple(opened), registry, verify)
     except BaseException:
         for made in opened:

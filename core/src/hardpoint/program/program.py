@@ -27,12 +27,15 @@ class Program:
     :param signature: how it is called with the model's own arguments.
     :param example_inputs: flat tensors that fit the signature; may be empty for a loaded file.
     :param name: for people.
+    :param check_inputs: other flat tensors that fit it, to verify on; nothing is compiled or
+        calibrated with them. Empty: it is verified on the examples alone.
     """
 
     exported: ExportedProgram
     signature: Signature
     example_inputs: tuple[torch.Tensor, ...]
     name: str
+    check_inputs: tuple[torch.Tensor, ...] = ()
 
     def __str__(self) -> str:
         nodes = sum(n.op == "call_function" for n in self.exported.graph.nodes)

@@ -14,6 +14,13 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "inductor-graphs": {"mode": "inductor", "graphs": True},
     "aot": {"mode": "aot"},
 }
+# NVIDIA's alone. fp8 weights mean something in int8w only, and are refused at once elsewhere.
+# Compiled, the cast of a weight is part of its product; eager PyTorch writes the weight out first.
+_NVIDIA: Mapping[str, Mapping[str, object]] = {
+    "tensorrt": {"mode": "tensorrt"},
+    "fp8 weights": {"weights": "fp8"},
+    "inductor with fp8 weights": {"mode": "inductor", "weights": "fp8"},
+}
 
 
 @hookimpl
@@ -24,7 +31,7 @@ def hardpoint_backend_info() -> BackendInfo:
         summary="NVIDIA GPUs, through eager PyTorch, Inductor, AOTInductor or TensorRT",
         precisions=("fp32", "bf16", "fp16", "int8w"),
         options=HELP,
-        variants={**VARIANTS, "tensorrt": {"mode": "tensorrt"}},
+        variants={**VARIANTS, **_NVIDIA},
         strided_inputs=True,
         alignment=ALIGNMENT,
         unverified=UNVERIFIED,

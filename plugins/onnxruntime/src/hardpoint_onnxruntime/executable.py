@@ -97,6 +97,10 @@ class OrtExecutable(Executable):
     :param facts: what :meth:`facts` gives.
     """
 
+    # It packs the weights of products and convolutions anew; a table that is looked up in is read
+    # where it lies.
+    copies_weights = True
+
     def __init__(
         self,
         session: Any,

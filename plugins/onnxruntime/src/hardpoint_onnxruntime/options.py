@@ -31,12 +31,12 @@ HELP: Mapping[str, str] = {
 # Worth a try beside the defaults, in the order of trying; what has no meaning in a precision is
 # refused at once.
 VARIANTS: Mapping[str, Mapping[str, object]] = {
-    "activations in int8 by 128, spinning": {
+    "activations in int8 by 128 and spinning": {
         "activations": "int8",
         "block": 128,
         "spinning": True,
     },
-    "activations in int8 by 256, spinning": {
+    "activations in int8 by 256 and spinning": {
         "activations": "int8",
         "block": 256,
         "spinning": True,

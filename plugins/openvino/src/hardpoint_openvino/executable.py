@@ -36,6 +36,8 @@ class OpenVinoExecutable(Executable):
     :param holds: objects whose memory the compiled model reads.
     """
 
+    copies_weights = True  # repacked for the device; tables are read where they lie
+
     def __init__(
         self,
         compiled: ov.CompiledModel,
