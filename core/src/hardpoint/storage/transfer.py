@@ -44,22 +44,24 @@ def to_device(
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())  # the buffer is allocated there
         free = [torch.cuda.Event() for _ in stages]  # type: ignore[no-untyped-call]
-        for turn, pieces in enumerate(_loads(layout, size)):
-            stage, event = stages[turn % 2], free[turn % 2]
-            event.synchronize()  # what it held has arrived
-            base = stage.data_ptr()
-            gather(
-                [Piece(s, begin, base + at, nbytes) for s, begin, at, nbytes, _ in pieces],
-                threads=threads,
-                tick=tick,
-            )
-            with torch.cuda.stream(stream):
-                for _, _, at, nbytes, to in pieces:
-                    buffer[to : to + nbytes].copy_(stage[at : at + nbytes], non_blocking=True)
-                event.record(stream)
-        # Whoever uses the tensors next does so after the last copy.
-        torch.cuda.current_stream().wait_stream(stream)
-        stream.synchronize()  # the pinned buffers go now
+        try:
+            for turn, pieces in enumerate(_loads(layout, size)):
+                stage, event = stages[turn % 2], free[turn % 2]
+                event.synchronize()  # what it held has arrived
+                base = stage.data_ptr()
+                gather(
+                    [Piece(s, begin, base + at, nbytes) for s, begin, at, nbytes, _ in pieces],
+                    threads=threads,
+                    tick=tick,
+                )
+                with torch.cuda.stream(stream):
+                    for _, _, at, nbytes, to in pieces:
+                        buffer[to : to + nbytes].copy_(stage[at : at + nbytes], non_blocking=True)
+                    event.record(stream)
+        finally:
+            # All has arrived before anyone uses the tensors; or, where reading failed, before their
+            # memory and the pinned buffers go to somebody else.
+            stream.synchronize()
     return dict(tensors_of(placed, layout, buffer))
 
 

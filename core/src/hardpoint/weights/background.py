@@ -68,6 +68,7 @@ class BackgroundSaver:
             registry=self._registry,
             format=self._format,
             metadata=dict(metadata or {}),
+            progress=False,  # the terminal belongs to the training
         )
         return self._running
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from hardpoint.errors import WeightsError
-from hardpoint.interfaces.serializer import TensorInfo
+from hardpoint.interfaces.serializer import Index, TensorInfo
 from hardpoint.weights.opened import Opened
-from hardpoint.weights.sliced import Slices, take_slices
+from hardpoint.weights.sliced import take_slices
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +25,14 @@ def take(
     opened: Opened,
     mode: Mode,
     device: torch.device,
-    slices: Slices | None = None,
+    slices: Mapping[str, Index] | None = None,
     threads: int | None = None,
     tick: Tick | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Every tensor of the file by name, in the file's order."""
+    """Every tensor of the file by name, in the file's order.
+
+    :param slices: the part to take of each, as :func:`hardpoint.weights.sliced.indices` gives it.
+    """
     if slices is not None:
         return take_slices(opened, mode, device, slices, threads, tick)
     direct, others = split(opened)

@@ -43,6 +43,7 @@ def checksum(tensors: Mapping[str, torch.Tensor], tick: Callable[[int], None] | 
                 lines.append(f"{len(name)} {name} {dtype} {list(shape)} {digest}\n")
                 if tick is not None:
                     tick(value.numel() * value.element_size())
+            del values, value  # before the next are made
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -105,3 +106,4 @@ def _refuse_strange(tensors: Mapping[str, torch.Tensor]) -> None:
                 cause=wrong or "its name is no text",
                 remedy="leave it out, or make it a plain tensor with a name",
             )
+        del tensor  # before the next is made

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hardpoint.weights.checksum import KEY, checksum as checksum_of
 from hardpoint.weights.choose import open_named, writer_for
 from hardpoint.weights.opened import bytes_in_memory
-from hardpoint.weights.progress import Counted, Progress, bar
+from hardpoint.weights.progress import Counted, Progress, bar, ticker
 from hardpoint.weights.provenance import Work
 from hardpoint.weights.sharding import STEM
 from hardpoint.weights.written import Target, Writer
@@ -39,9 +39,11 @@ def save_weights(
     :raises ProviderError: the serializer named is missing or broken.
     """
     _, serializer = writer_for(path, registry, format)
+    if checksum:
+        with bar(f"hashing {len(tensors)} tensors", wanted=progress) as show:
+            tick = ticker(show, sum(_sizes(tensors).values())) if show else None
+            metadata = {**(metadata or {}), KEY: checksum_of(tensors, tick)}
     with bar(f"saving {len(tensors)} tensors", wanted=progress) as show:
-        if checksum:
-            metadata = {**(metadata or {}), KEY: checksum_of(tensors)}
         counted = tensors if show is None else Counted(tensors.__getitem__, _sizes(tensors), show)
         serializer.save(counted, path, metadata=metadata)
 

@@ -11,11 +11,12 @@ from hardpoint.errors import WeightsError
 from hardpoint.interfaces.serializer import TensorInfo
 from hardpoint.weights.content import some
 from hardpoint.weights.opened import Opened, described, words
+from hardpoint.weights.progress import ticker
 
 if TYPE_CHECKING:
     import torch
 
-    from hardpoint.storage.gather import Tick
+    from hardpoint.weights.progress import Progress
 
 
 def fill(
@@ -24,7 +25,7 @@ def fill(
     path: Path | str,
     strict: bool,
     threads: int | None = None,
-    tick: Tick | None = None,
+    progress: Progress | None = None,
 ) -> Mapping[str, torch.Tensor]:
     """Check everything, and only then read, straight into the module's memory.
 
@@ -62,18 +63,23 @@ def fill(
                 f"{other} and {name} are one tensor in the module, and differ in the file",
                 "untie them in the module, or load another checkpoint; nothing was changed",
             )
-    _read({name: own[name] for name in first.values()}, opened, threads, tick)
+    _read({name: own[name] for name in first.values()}, opened, threads, progress)
     return {name: own[name] for name in own if places[name] in filled}
 
 
 def _read(
-    goals: Mapping[str, torch.Tensor], opened: Opened, threads: int | None, tick: Tick | None
+    goals: Mapping[str, torch.Tensor],
+    opened: Opened,
+    threads: int | None,
+    progress: Progress | None,
 ) -> None:
     """Fill each tensor with the stored one of its name: in place where their memory is alike."""
     import torch
 
     from hardpoint.storage.gather import gather, piece
 
+    # Of a file that holds more than the module wants, this is the whole.
+    tick = ticker(progress, sum(opened.reader[name].nbytes for name in goals))
     pieces, others = [], {}
     for name, goal in goals.items():
         placed = opened.placed(name)
@@ -89,6 +95,8 @@ def _read(
     with torch.no_grad():
         for name, tensor in others.items():
             goals[name].copy_(tensor)
+            if tick is not None:
+                tick(opened.reader[name].nbytes)
 
 
 def _unfit(path: Path | str, module: torch.nn.Module, cause: str, remedy: str) -> WeightsError:

@@ -12,12 +12,14 @@ from hardpoint.weights.checksum import check
 from hardpoint.weights.choose import open_named
 from hardpoint.weights.fill import fill
 from hardpoint.weights.progress import bar, ticker
-from hardpoint.weights.sliced import Slices
+from hardpoint.weights.sliced import Slices, bytes_of_slices, indices
 
 if TYPE_CHECKING:
     import torch
 
+    from hardpoint.interfaces.serializer import Index
     from hardpoint.registry.registry import Registry
+    from hardpoint.weights.opened import Opened
 
 
 def load_weights(
@@ -65,11 +67,24 @@ def load_weights(
             remedy="load the slices, and give them to module.load_state_dict()",
         )
     opened = open_named(path, registry=registry, format=format, device=device)
-    with opened.reader as reader, bar(f"loading {len(reader)} tensors", wanted=progress) as show:
-        tick = ticker(show, sum(info.nbytes for info in reader.values())) if show else None
-        if into is not None:
-            return fill(into, opened, path, strict, threads, tick)
-        found = take(opened, mode, device_named(device), slices, threads, tick)
+    with opened.reader as reader:
+        # Asked once: a function may answer otherwise the next time.
+        parts = None if slices is None else indices(opened, slices)
+        with bar(f"loading {len(reader)} tensors", wanted=progress) as show:
+            if into is not None:
+                return fill(into, opened, path, strict, threads, show)
+            tick = ticker(show, _total(opened, parts)) if show else None
+            found = take(opened, mode, device_named(device), parts, threads, tick)
         if verify:
-            check(found, reader.metadata, path)
+            # Of a mapped file, this is when it is read.
+            with bar(f"checking {len(found)} tensors", wanted=progress) as show:
+                nbytes = sum(tensor.nbytes for tensor in found.values()) if show else 0
+                check(found, reader.metadata, path, ticker(show, nbytes))
         return found
+
+
+def _total(opened: Opened, parts: Mapping[str, Index] | None) -> int:
+    """Bytes that will be told of as they come."""
+    if parts is not None:
+        return bytes_of_slices(opened, parts)
+    return sum(info.nbytes for info in opened.reader.values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,6 +78,15 @@ def ticker(progress: Progress | None, total: int) -> Callable[[int], None] | Non
             progress(done, total, "")
 
     return tick
+
+
+def by_file(progress: Progress | None, files: Sequence[Path]) -> Callable[[Path | None], None]:
+    """For those who go through files: called with each beforehand, and with ``None`` at the end."""
+    if progress is None:
+        return lambda file: None
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
+    before = itertools.accumulate(sizes, initial=0)
+    return lambda file: progress(next(before), sum(sizes), "" if file is None else file.name)
 
 
 class Counted(Mapping[str, "torch.Tensor"]):

@@ -243,7 +243,7 @@ def _parse(text: str) -> Record | str:
         return _LEFT_OUT
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
-        json.dumps(found)
+        json.dumps(found, allow_nan=False)  # 1e999 is infinite, and JSON has no word for that
     except (ValueError, RecursionError):
         return "left out: no JSON"
     if _is_nested(found):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardpoint.errors import ProviderError, WeightsError
 from hardpoint.interfaces.serializer import Serializer
+from hardpoint.weights.progress import Progress, by_file
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
@@ -76,22 +77,29 @@ def scan_paths(
     *,
     registry: Registry,
     format: str | None = None,  # noqa: A002 - the field's word
+    progress: Progress | None = None,
 ) -> list[Scanned]:
     """Look at each file, and at each one below a folder, once.
 
     :param format: the serializer that looks at what is named; ``None``: by content, then by suffix.
+    :param progress: told of each file before it is looked at, and of the end.
     :raises ProviderError: the serializer named is missing or broken.
     """
     found: list[Scanned] = []
     seen: set[Path] = set()
-    for path in paths:
-        if format is not None:
-            found.append(replace(_ask(path, format, registry), named=True))
-            continue
-        named = not path.is_dir()
+    todo = [
+        (True, [path]) if format is not None or not path.is_dir() else (False, list(_below(path)))
+        for path in paths
+    ]
+    tell = by_file(progress, [file for _, files in todo for file in files])
+    for named, files in todo:
         parts: set[Path] = set()
         results: list[Scanned] = []
-        for file in [path] if named else _below(path):
+        for file in files:
+            tell(file)
+            if format is not None:
+                results.append(_ask(file, format, registry))
+                continue
             real = file.resolve()
             if real not in seen:
                 seen.add(real)
@@ -107,6 +115,7 @@ def scan_paths(
             for each in results
             if named or not _is_part(each, parts, registry)
         ]
+    tell(None)
     return _without_doubles(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hardpoint.errors import WeightsError
@@ -24,22 +25,27 @@ def take_slices(
     opened: Opened,
     mode: Literal["auto", "map", "own"],
     device: torch.device,
-    slices: Slices,
+    wanted: Mapping[str, Index],
     threads: int | None,
     tick: Tick | None,
 ) -> dict[str, torch.Tensor]:
-    """``tensor[slices[name]]`` of every tensor, reading no more than that needs."""
+    """``tensor[wanted[name]]`` of every tensor, reading no more than that needs.
+
+    :param wanted: of each tensor of the file; see :func:`indices`.
+    """
     from hardpoint.storage.buffers import allocate
     from hardpoint.storage.gather import gather
     from hardpoint.storage.layout import congruent
     from hardpoint.storage.typed import TensorsOver, check_bools
 
-    wanted = _indices(opened, slices)
+    found: dict[str, torch.Tensor] = {}
     if mode != "own" or device.type != "cpu":
-        return {
-            name: opened.part(name, index).to(device) if index != () else opened.tensor(name)
-            for name, index in wanted.items()
-        }
+        for name, index in wanted.items():
+            part = opened.part(name, index).to(device) if index != () else opened.tensor(name)
+            found[name] = part
+            if tick is not None:
+                tick(part.nbytes)
+        return found
     plans = [_plan(opened, name, index) for name, index in wanted.items()]
     free = 0
     at = {}
@@ -50,7 +56,6 @@ def take_slices(
     buffer = allocate(free)
     over, first = TensorsOver(buffer.untyped_storage()), int(buffer.storage_offset())
     base = buffer.data_ptr()
-    found: dict[str, torch.Tensor] = {}
     pieces, rest = [], []
     for plan in plans:
         found[plan.name] = over(first + at[plan.name], plan.dtype, plan.shape)
@@ -117,7 +122,26 @@ def _nbytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
     return count
 
 
-def _indices(opened: Opened, slices: Slices) -> dict[str, Index]:
+def bytes_of_slices(opened: Opened, wanted: Mapping[str, Index]) -> int:
+    """How many bytes :func:`take_slices` will tell of."""
+    from hardpoint.storage.slices import checked, result_shape
+    from hardpoint.storage.typed import dtype_of
+
+    total = 0
+    for name, index in wanted.items():
+        info = opened.reader[name]
+        # An index that is none counts for nothing: taking it will say what is wrong with it.
+        with suppress(IndexError, ValueError):
+            shape = result_shape(info.shape, checked(index, len(info.shape)))
+            total += _nbytes(shape, dtype_of(info))
+    return total
+
+
+def indices(opened: Opened, slices: Slices) -> dict[str, Index]:
+    """Of every tensor of the file, the part that is asked for; ``()`` is all of it.
+
+    :raises WeightsError: a part is asked of a tensor that is not there.
+    """
     reader = opened.reader
     if isinstance(slices, Mapping):
         unknown = [name for name in slices if name not in reader]

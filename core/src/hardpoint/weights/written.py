@@ -106,7 +106,7 @@ class Writer:
             texts = {key: value for key, value in texts.items() if key not in _OF_SETS}
         held = self.serializer.holds_metadata(target.path)
         if target.checksum:
-            texts[CHECKSUM] = checksum_of(Counted(fetch, sizes, None))
+            texts[CHECKSUM] = checksum_of(Counted(fetch, sizes, progress))
         if target.work is not None and held:
             texts[KEY] = self._record(target.work, sources, progress)
         if target.work is not None and not held:

@@ -229,6 +229,7 @@ def _write_items(
         begin, length = stream.item(_plain(tensor))
         index = MetadataIndex(name, [0] * tensor.dim(), 0)
         places[index] = _StorageInfo(_DATA, begin, length)
+        del tensor  # before the next is made
     return places
 
 

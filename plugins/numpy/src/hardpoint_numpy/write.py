@@ -73,7 +73,10 @@ def save_archive(
             f"{len(tensors)} tensors; at most {MAX_MEMBERS} are allowed",
             "save several files",
         )
-    checked = {name: _checked(name, tensor, path) for name, tensor in tensors.items()}
+    checked = {}
+    for name, tensor in tensors.items():
+        checked[name] = _checked(name, tensor, path)
+        del tensor  # before the next is made
     order = sorted(checked, key=lambda name: (-checked[name][0].itemsize, name))
     places, end = lay_out(
         [(name, encode_header(*checked[name][:2]), checked[name][2]) for name in order]
@@ -87,6 +90,7 @@ def save_archive(
             plain = _plain(tensors[place.name])
             _check_same(place.name, plain, dtype, shape, path)
             checksums[place.name] = _write_member(place, plain, write)
+            del plain  # before the next is made
         write(memoryview(directory(places, checksums, end, comment)))
 
     _replace(path, size, fill)

@@ -74,7 +74,10 @@ def _lay_out(tensors: Mapping[str, torch.Tensor], path: Path) -> list[tuple[str,
             f"{len(tensors)} tensors; at most {MAX_TENSORS} are allowed",
             "save several files",
         )
-    checked = [(name, *_checked(name, tensor, path)) for name, tensor in tensors.items()]
+    checked = []
+    for name, tensor in tensors.items():
+        checked.append((name, *_checked(name, tensor, path)))
+        del tensor  # before the next is made
     checked.sort(key=lambda item: (-item[1].itemsize, item[0]))
     entries, at = [], 0
     for name, dtype, shape, nbytes in checked:

@@ -59,6 +59,7 @@ def command(
     PATH is a file, or a folder with all below it. Ends with status 1 where a file is refused, where
     nobody knows a file that was named, and where there was nothing to look at.
     """
+    from hardpoint.weights.progress import bar
     from hardpoint.weights.sarif import sarif
     from hardpoint.weights.scan import REFUSED, UNKNOWN, scan_paths
 
@@ -68,7 +69,8 @@ def command(
         if not as_sarif:
             raise click.UsageError("--output goes with --sarif.")
         check_replaceable(output, "a SARIF report", _is_report, force=force, option="--output")
-    results = scan_paths(paths, registry=default_registry(), format=form)
+    with bar("scanning") as show:
+        results = scan_paths(paths, registry=default_registry(), format=form, progress=show)
     failed = any(
         each.status == REFUSED or (each.status == UNKNOWN and each.named) for each in results
     ) or all(each.status == UNKNOWN for each in results)
