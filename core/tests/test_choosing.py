@@ -492,7 +492,8 @@ def test_the_report_warns_of_threads_that_spin_and_of_errors_on_what_int8_was_ca
     )  # fmt: skip
     assert choice.reasons == ("a fp32: the smallest package, 1.0 MB.",)
     spinning = Candidate((hp.Target("a"),), {"a": "int8"}, "busy", {"a": {"spinning": True}})
-    choice = replace(choice, rows=(Row(spinning, "winner", bytes=10**6),))
+    found = Row(spinning, "winner", errors=Errors(1e-2, 1e-3, 1.0), bytes=10**6)
+    choice = replace(choice, rows=(found,))
     _, threads, same = choice.reasons
     assert threads == (
         "Threads of a wait spinning, and take cores from whatever else this process runs: where that "

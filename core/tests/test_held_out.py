@@ -18,8 +18,10 @@ from eager_backend import Provider
 from hardpoint import Executable
 from hardpoint.benching.benchmark import benchmark_from_json
 from hardpoint.choosing import identity
+from hardpoint.compiler.whole import worse
 from hardpoint.measuring.results import SAME_DATA
 from hardpoint.measuring.workload import make_inputs, read_program_file, write_program_file
+from hardpoint.numerics import Difference
 from splitting import Scatter
 
 needs_cpu = pytest.mark.skipif(
@@ -74,7 +76,7 @@ def test_what_is_right_on_the_examples_alone_is_refused_on_check_inputs(program,
     with pytest.raises(hp.VerificationError, match="gives wrong numbers") as raised:
         hp.compile(plan, registry=registry, check_inputs=arguments(10))
     assert raised.value.cause == (
-        "on the examples that it was compiled with it is right, on check_inputs it is not"
+        "on the examples that it was compiled with it is right; on check_inputs it is not"
     )
 
 
@@ -101,7 +103,8 @@ def test_without_check_inputs_the_verification_says_so(program, registry):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (torch.ones(2, 8), "check_inputs is a Tensor, it must be the arguments of a call"),
+        (torch.ones(2, 8), "check_inputs is of type Tensor, it must be the arguments of a call"),
+        (5, "check_inputs is of type int, it must be the arguments of a call"),
         ((torch.ones(2, 8),), "check_inputs do not fit the program: missing argument 'scale'"),
         ({"x": torch.ones(2, 8), "scale": {"by": torch.ones(3)}}, "check_inputs do not fit the program: input scale.by"),
         ((torch.ones(3, 8), {"by": torch.tensor(1.0)}), "check_inputs do not fit the program: input x"),
@@ -114,6 +117,59 @@ def test_what_no_call_takes_is_refused_before_anything_is_compiled(program, regi
     with pytest.raises(hp.InputError) as raised:
         hp.bench(program, registry=registry, check_inputs=given)
     assert says in str(raised.value)
+
+
+class Looks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, ids):
+        self.calls += 1
+        return self.table(ids) * self.calls
+
+
+def test_inputs_that_the_model_itself_fails_on_are_refused_as_such(registry):
+    program = hp.capture(Looks().eval(), (torch.tensor([1, 2]),))
+    for call in (
+        lambda given: hp.compile(planned(program, registry), registry=registry, check_inputs=given),
+        lambda given: hp.bench(program, registry=registry, check_inputs=given),
+    ):
+        with pytest.raises(hp.InputError) as raised:
+            call((torch.tensor([1, 20]),))
+        assert "the program fails on them in eager PyTorch" in raised.value.what
+        assert raised.value.cause == "IndexError: index out of range in self"
+
+
+def test_state_is_as_it_was_after_both_verifications(registry):
+    program = hp.capture(Looks().eval(), (torch.tensor([1, 2]),))
+    given = torch.tensor([3, 4])
+    plain = hp.Registry(path=[])
+    plain.add("backend", "a", Provider("a"))
+    model = hp.compile(planned(program, plain), registry=plain, check_inputs=(given,))
+    assert model.held["calls"] == 0
+    torch.testing.assert_close(model(given), model(given) / 2)
+    model.close()
+
+
+def test_where_random_numbers_are_drawn_nothing_was_compared_on_them(registry):
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    program = hp.capture(Noisy().eval(), (torch.ones(2),))
+    model = hp.compile(planned(program, registry), registry=registry, check_inputs=(torch.ones(2),))
+    assert "draw random numbers" in model.verification["not_compared"]
+    assert model.verification["held_out"] is False
+    model.close()
+
+
+def test_of_both_errors_the_one_that_hides_behind_small_values_is_told():
+    plain, hidden = Difference(3e-3, 1e-3, 1.0, 3e-3), Difference(1.5e-3, 1e-3, -1.0, 1.5)
+    for pair in ((plain, hidden), (hidden, plain)):
+        [(_, found)] = worse([("y", pair[0])], [("y", pair[1])], 1e-2)
+        assert found is hidden
 
 
 def test_measurements_are_made_on_them_and_compilers_get_the_examples(program, tmp_path):
@@ -134,6 +190,9 @@ def test_a_choice_made_on_other_inputs_is_not_remembered_for_these(program):
         x, scale = arguments(times)
         found.add(identity.of_program(replace(program, check_inputs=(x, scale["by"]))))
     assert len(found) == 3
+    x, scale = arguments()
+    bare = replace(program, example_inputs=(), check_inputs=(x, scale["by"]))
+    assert identity.of_program(bare) not in found
 
 
 def test_the_table_says_where_int8_was_measured_on_what_it_was_calibrated_on():
@@ -207,6 +266,10 @@ def test_compile_verifies_on_the_file_too_and_says_so(tmp_path):
     right = run("--check-inputs", "held.safetensors")
     assert right.returncode == 0, right.stderr
     assert "on the examples and on --check-inputs" in " ".join(right.stdout.split())
+    (tmp_path / "out.pt2").unlink()
+    assert SAME_DATA not in " ".join(right.stdout.split())
+    flattered = run("--precision", "int8")
+    assert SAME_DATA in " ".join(flattered.stdout.split())
     (tmp_path / "out.pt2").unlink()
     wrong = run("--precision", "int8", "--check-inputs", "held.safetensors")
     assert wrong.returncode == 4

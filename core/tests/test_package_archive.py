@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import signal
 import stat
@@ -389,21 +390,39 @@ def resident_of(path: Path) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and madvise(2) is Linux's")
 def test_pages_that_are_given_back_leave_memory_and_come_again_from_the_file(tmp_path):
     data = {f"x/{i}": bytes([i]) * (100_000 + i) for i in range(20)}
-    path = write(tmp_path / "a.pt2", {**data, "y/kept": b"k" * 300_000})
+    kept = {"y/kept": b"k" * 300_000, "y/small": b"s" * 200}
+    first = {name: data[name] for name in list(data)[:10]}
+    path = write(tmp_path / "a.pt2", {**first, **kept, **data})
     with Archive.open(path) as archive:
-        views = {name: archive.private(name) for name in (*data, "y/kept")}
+        views = {name: archive.private(name) for name in (*data, *kept)}
         assert all(bytes(views[name]) == content for name, content in data.items())
-        views["y/kept"][150_000] = ord("w")  # private: it never reaches the file
+        for name in kept:
+            views[name][150] = ord("w")  # private: it never reaches the file
         before = resident_of(path)
         assert before > 2_000_000
         archive.give_back(data)
         assert resident_of(path) < before - 1_900_000
         assert all(bytes(views[name]) == content for name, content in data.items())
-        assert views["y/kept"][150_000] == ord("w")
+        assert all(views[name][150] == ord("w") for name in kept)
         with pytest.raises(PackageError, match="has no entry 'z'"):
             archive.give_back(["z"])
         views.clear()
     archive.give_back(data)  # closed: there is nothing to give back
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mlock(2) and madvise(2) are Linux's")
+def test_pages_that_are_locked_stay_and_nothing_fails(tmp_path):
+    """As all of a process are that called mlockall(2): madvise(2) refuses them."""
+    path = write(tmp_path / "a.pt2", {"x": b"x" * 40_000})
+    with Archive.open(path) as archive:
+        view = archive.private("x")
+        page = -(-address(view) // mmap.PAGESIZE) * mmap.PAGESIZE
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mlock(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE)):
+            pytest.skip(f"this process may lock no memory: {os.strerror(ctypes.get_errno())}")
+        archive.give_back(["x"])
+        assert bytes(view) == b"x" * 40_000
+        del view
 
 
 def test_a_key_that_stands_twice_among_very_many_is_found_at_once():

@@ -32,7 +32,7 @@ def scripts(monkeypatch):
 
 
 def kept(scripts, folder, **more):
-    return scripts.Kept(folder, {"rounds": 15}, **more)
+    return scripts.Kept(folder, {"rounds": 15}, {"table": {"errors": "held out"}}, **more)
 
 
 def test_a_part_is_measured_once_and_again_where_settings_differ(scripts, tmp_path):
@@ -43,10 +43,19 @@ def test_a_part_is_measured_once_and_again_where_settings_differ(scripts, tmp_pa
         assert found["data"] == {"figure": 3}
     assert len(done) == 1
     assert kept(scripts, tmp_path).known("table", "net")["data"] == {"figure": 3}
-    assert scripts.Kept(tmp_path, {"rounds": 3}).known("table", "net") is None
+    assert scripts.Kept(tmp_path, {"rounds": 3}, {}).known("table", "net") is None
     assert first.known("table", "net", budget=5.0) is None
     first.measure("table", "net", lambda: {"figure": 4}, budget=5.0)
     assert first.known("table", "net", budget=5.0)["data"] == {"figure": 4}
+
+
+def test_a_setting_of_one_part_is_none_of_the_others(scripts, tmp_path):
+    first = kept(scripts, tmp_path)
+    for part in ("table-cpu-fp32", "cold"):
+        first.measure(part, "net", dict)
+    other = scripts.Kept(tmp_path, {"rounds": 15}, {"table": {"errors": "on the examples"}})
+    assert other.known("table-cpu-fp32", "net") is None
+    assert other.known("cold", "net") is not None
 
 
 def test_versions_of_the_runtimes_count_as_settings(scripts, tmp_path, monkeypatch):
@@ -68,7 +77,7 @@ def test_what_failed_is_told_and_tried_again_only_when_asked(scripts, tmp_path):
         assert kept(scripts, tmp_path).measure("table", "net", fail) is None
     assert len(tries) == 1
     assert kept(scripts, tmp_path).failed("table", "net") == "RuntimeError: the compiler fell over"
-    assert scripts.Kept(tmp_path, {"rounds": 3}).failed("table", "net") == ""
+    assert scripts.Kept(tmp_path, {"rounds": 3}, {}).failed("table", "net") == ""
     again = kept(scripts, tmp_path, again=True)
     assert again.measure("table", "net", lambda: {"figure": 1})["data"] == {"figure": 1}
     assert again.failed("table", "net") == ""
@@ -133,7 +142,10 @@ def test_the_best_of_each_kind_and_autos_choice_come_into_the_final(scripts):
 def model(name, kind="cnn"):
     from _backend_models import Model
 
-    return Model(name, kind, "1 x 3", lambda: pytest.fail("nothing is made for a page"))
+    def nothing(*_):
+        pytest.fail("nothing is made for a page")
+
+    return Model(name, kind, "1 x 3", nothing, nothing)
 
 
 LIMITS = {"fp32": 1e11, "bf16": 2e11, "int8": 4e11, "bytes": 1e10}
@@ -272,3 +284,16 @@ def test_a_case_that_fails_costs_the_others_nothing(scripts):
     notes = {}
     assert in_turn({"a": lambda: 1.0, "b": broken}, 2, notes) == {"a": [1.0, 1.0]}
     assert notes == {"b": "RuntimeError: exit status -9:"}
+
+
+def test_memory_is_held_against_the_weights_in_fp32(scripts, tmp_path):
+    won = Candidate((hp.Target("npu"),), {"npu": "int8w"}, "")
+    data = {"weights": 1000, "rows": [{"label": "npu int8w", "private": 250, "mapped": 150}]}
+    net = model("decoder", "decode")
+    store = scripts.Kept(tmp_path, {}, {})
+    store.measure("memory", net.name, lambda: data, candidates=[won.key])
+    run = argparse.Namespace(models=[net], kept=store, winners=lambda _: [won])
+    page = scripts.Page("Backends")
+    scripts.pages._memory(page, run)
+    cells = [c.strip() for c in page.parts[-1].splitlines()[-1].strip("| ").split("|")]
+    assert cells == ["npu int8w", "250 B", "150 B", "60%", "75%"]

@@ -129,9 +129,10 @@ def compile(  # noqa: A001 - the public name, as in torch.compile
     :param fallback: targets, in order, for a segment that runs out of memory or loses its device,
         now or in a later call. It is compiled for the next of them that can take it, the state is
         kept, and the call repeated; with a warning and an event, and ``model.fell_back`` tells.
-    :param check_inputs: arguments of another call, as a tuple or by name: real inputs to verify on,
-        which nothing is compiled or calibrated with. Without any, the error of int8 is that on the
-        very examples that it was calibrated on.
+    :param check_inputs: arguments of another call, as a tuple or by name: real inputs to verify on
+        as well, which nothing is compiled or calibrated with. Without any, the error of int8 is
+        that on the very examples that it was calibrated on. What ``targets="auto"`` measures is
+        timed on them: give as many samples as in a real call.
     :raises RuntimeFault: out of memory, or the device is lost, and no fallback is left.
     :raises CompileError: a segment cannot be compiled, or nothing that was tried runs the program.
     :raises VerificationError: the result differs from eager by more than ``max_error``.
@@ -195,8 +196,8 @@ def bench(
     :param budget: seconds in all; then nothing more is built.
     :param timeout: seconds to compile one candidate.
     :param check_inputs: arguments of another call, as a tuple or by name: real inputs that all is
-        measured on, and nothing compiled or calibrated with. Without any, the error of int8 is that
-        on the very examples that it was calibrated on.
+        timed on, and nothing compiled or calibrated with; errors are the greater of these and of
+        the examples. Without any, the error of int8 is that on what it was calibrated on.
     :param progress: called as :func:`compile` does.
     :param watch: called with all rows, in order, whenever one changed.
     :raises PlanError: nothing runs the whole program.

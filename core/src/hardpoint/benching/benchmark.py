@@ -34,7 +34,7 @@ class Benchmark:
     :param noise: 90th percentile of eager's round medians ÷ the least of them, the worst of all.
     :param noisy: that is so much that near ones may stand in any order.
     :param seconds: that all of it took.
-    :param held_out: errors are on inputs that nothing was compiled or calibrated with.
+    :param held_out: errors are also on inputs that nothing was compiled or calibrated with.
     """
 
     program: str

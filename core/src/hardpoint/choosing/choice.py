@@ -28,7 +28,7 @@ class Choice:
     :param budget: the seconds that it was allowed.
     :param threads: that each process computed with.
     :param remembered: nothing was run: it is known from before.
-    :param held_out: errors are on inputs that nothing was compiled or calibrated with.
+    :param held_out: errors are also on inputs that nothing was compiled or calibrated with.
     """
 
     objective: Objective
@@ -164,7 +164,8 @@ def _reasons(choice: Choice) -> list[str]:
             "process runs: where that is much, fix "
             f"options={{'{spinning[0]}': {{'spinning': False}}}}."
         )
-    if not choice.held_out and CALIBRATED in choice.winner.precisions.values():
+    rounded = [r for r in choice.rows if r.errors and CALIBRATED in r.candidate.precisions.values()]
+    if rounded and not choice.held_out:
         said.append(SAME_DATA)
     if choice.noisy:
         said.append(

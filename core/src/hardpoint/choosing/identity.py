@@ -62,6 +62,7 @@ def of_program(program: Program) -> str:
         *(f"{s.kind} {s.arg} {s.target}" for s in signature.input_specs),
         *(f"{s.kind} {s.arg} {s.target}" for s in signature.output_specs),
         *held,
+        str(len(program.example_inputs)),  # the others are check inputs
         *contents,
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

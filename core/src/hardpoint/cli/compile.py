@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from hardpoint.cli.output import OK, add_row, console, emit_json, json_option, t
 from hardpoint.cli.precision_arg import PrecisionType
 from hardpoint.cli.work import Steps, stdout_kept, working
 from hardpoint.interfaces.backend import PRECISIONS
+from hardpoint.measuring.results import CALIBRATED, SAME_DATA
 from hardpoint.units import size
 
 if TYPE_CHECKING:
@@ -224,6 +226,8 @@ def _report(model: CompiledModel) -> None:
         + (", on the examples and on --check-inputs" if figures.get("held_out") else ""),
         markup=False,
     )
+    if CALIBRATED in re.findall(r"\w+", str(figures["precision"])) and not figures.get("held_out"):
+        out.print(SAME_DATA, markup=False)
 
 
 def _errors(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -154,8 +154,8 @@ def check_inputs_option(command: F) -> F:
         "--check-inputs",
         type=click.Path(path_type=Path),
         callback=existing_file,
-        help="Other inputs by name, to verify on: .safetensors or .npz. Nothing is calibrated with "
-        "them, as int8 is with the model's examples.",
+        help="Other inputs by name, to verify on and, where it is measured, to time: .safetensors "
+        "or .npz. Nothing is calibrated with them, as int8 is with the model's examples.",
     )
     return option(command)
 

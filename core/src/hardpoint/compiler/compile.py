@@ -99,7 +99,7 @@ def _auto(plan: Plan, registry: Registry, request: CompileRequest) -> CompiledMo
             asked = replace(request, precisions=Precisions(precision), chain=())
             model = _compile(plan, registry, asked)
         except HardpointError as error:
-            refusals.append(f"{precision}: {error.what}")
+            refusals.append(f"{precision}: {error.what}" + (error.cause and f"; {error.cause}"))
             continue
         seconds = _median_seconds(model, model.facts.examples)
         if best is None or seconds < best_seconds:
@@ -163,9 +163,9 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     request.tell(len(plan.segments), len(plan.segments), "verified")
     warn_of_hidden(plan.program.name, results, limit, stacklevel=5)
     figures = summarize(results, limit, precision, [tuple(t.shape) for t in examples])
-    figures["held_out"] = bool(program.check_inputs)
-    figures |= model.facts.verification  # of the segments, as they are now
     random = [s.id for s in plan.segments if draws(s)]
+    figures["held_out"] = bool(program.check_inputs and not random)
+    figures |= model.facts.verification  # of the segments, as they are now
     if random:
         figures["not_compared"] = f"{', '.join(random)} draw random numbers"
     expected = () if random else eager_results(program, reference)

@@ -95,5 +95,6 @@ def with_segment(facts: ModelFacts, made: Made) -> ModelFacts:
 def with_fall_back(facts: ModelFacts, fact: Mapping[str, object]) -> ModelFacts:
     """``facts`` with one more entry of ``fell_back``, so that a package tells of it."""
     before: Any = facts.verification.get("fell_back", ())
-    figures = {**facts.verification, "fell_back": [*before, dict(fact)]}
+    # What stands in for a segment is verified on the examples alone.
+    figures = {**facts.verification, "fell_back": [*before, dict(fact)], "held_out": False}
     return replace(facts, verification=figures)

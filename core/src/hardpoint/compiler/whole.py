@@ -28,7 +28,7 @@ def verify_whole(
     examples: Sequence[torch.Tensor],
     limit: float,
     made: Sequence[Made],
-    cause: str = "each segment alone is within the limit; their errors add up",
+    where: str = "",
 ) -> Differences:
     """Run the whole model on the examples; compare results, changed inputs and state.
 
@@ -36,7 +36,7 @@ def verify_whole(
     the model was compiled shows there, and only there. The greater errors of the two count: who
     sets no limit here (measuring) judges by the figures.
 
-    :param cause: of an error in the first call, in words.
+    :param where: what stands behind the cause of an error, if these are not the examples.
     :raises VerificationError: an error above ``limit``.
     :raises ContractViolation: a segment's call overwrites what its call before gave.
     """
@@ -46,6 +46,9 @@ def verify_whole(
         results = _run(model, program, reference, examples, Lasting(made))
         if random:
             return []
+        cause = "each segment alone is within the limit; their errors add up"
+        if where:
+            cause = f"on the examples that it was compiled with it is right{where}"
         _check(results, limit, cause)
         if state:
             now = {name: model.held[name].clone() for name in state}
@@ -53,9 +56,9 @@ def verify_whole(
             again = _run(model, program, second, examples)
             _check(
                 again, limit, "it is right on the first call, and on the second, which starts from "
-                "the state that the first has left, it is not",
+                f"the state that the first has left, it is not{where}",
             )  # fmt: skip
-            results = _worse(results, again)
+            results = worse(results, again, limit)
     return results
 
 
@@ -70,15 +73,15 @@ def verify_held_out(
         return found
     reference = reference_values(program, program.check_inputs)
     more = verify_whole(
-        model, program, reference, program.check_inputs, limit, made,
-        "on the examples that it was compiled with it is right, on check_inputs it is not",
-    )  # fmt: skip
-    return _worse(found, more)
+        model, program, reference, program.check_inputs, limit, made, "; on check_inputs it is not"
+    )
+    return worse(found, more, limit)
 
 
-def _worse(one: Differences, other: Differences) -> Differences:
+def worse(one: Differences, other: Differences, limit: float) -> Differences:
+    """Of each result the greater difference; one that hides behind its small size goes before."""
     pairs = zip(one, other, strict=True)
-    return [max(pair, key=lambda row: row[1].error) for pair in pairs]
+    return [max(pair, key=lambda row: (row[1].hidden(limit), row[1].error)) for pair in pairs]
 
 
 def _run(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hardpoint.interfaces.partitioner import Objective
     from hardpoint.measuring.candidate import Candidate
     from hardpoint.measuring.inputs import Inputs
+    from hardpoint.measuring.results import Errors
     from hardpoint.planning.plan import Plan
     from hardpoint.program.program import Program
     from hardpoint.registry.registry import Registry
@@ -159,8 +160,7 @@ def _build(
         with model.preserving_state():
             got = model.run([t.clone() for t in given.inputs])
         found = errors(got, given.expected, given.names)
-        whole = float(str(model.verification["max_error"]))  # changed inputs and state, too
-        found = replace(found, max=max(found.max, whole))
+        found = _with_all(found, model.verification)
     line.say("stage", stage="saving")
     path = model.save(Path(command["package"]))
     artifact_bytes = _size_of(model)
@@ -175,6 +175,17 @@ def _build(
         "executed": model.verification.get("executed", {}),
         "segments": len(plan.segments),
     }
+
+
+def _with_all(found: Errors, verification: Mapping[str, Any]) -> Errors:
+    """With what was verified at compilation: changed inputs and state, and the examples."""
+    rows = verification["results"].values()
+    return replace(
+        found,
+        max=max(found.max, float(verification["max_error"])),
+        cosine=min([found.cosine, *(float(row["cosine"]) for row in rows)]),
+        relative=max([found.relative, *(float(row["relative"]) for row in rows)]),
+    )
 
 
 def _size_of(model: CompiledModel) -> int:

@@ -5,6 +5,7 @@ Imports no torch: ``hardpoint inspect`` and ``verify-package`` work without it.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import stat
@@ -116,24 +117,28 @@ class Archive:
         """Let the system take the pages of these entries; who reads them again has the file's.
 
         What was written into them is lost. Only whole pages count, and only where the system knows
-        such a thing (Linux: madvise(2), ``MADV_DONTNEED``).
+        such a thing (Linux: madvise(2), ``MADV_DONTNEED``) and does it: locked pages stay.
 
         :raises PackageError: no such entry.
         """
         if self._data is None or sys.platform != "linux":
             return
+        wanted = {self._entry(name) for name in names}
         spans: list[tuple[int, int]] = []
-        for begin, end in sorted((e.offset, e.offset + e.size) for e in map(self._entry, names)):
-            # Between neighbours there is a header, and nothing that was written to.
-            if spans and begin - spans[-1][1] < mmap.PAGESIZE:
-                begin = spans.pop()[0]
-            spans.append((begin, end))
+        joins = False
+        for entry in sorted(self.entries.values(), key=lambda e: e.offset):
+            if entry in wanted:
+                # Behind a neighbour there is a header, and nothing that was written to.
+                begin = spans.pop()[0] if joins else entry.offset
+                spans.append((begin, entry.offset + entry.size))
+            joins = entry in wanted
         for begin, end in spans:
             first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
             length = end // mmap.PAGESIZE * mmap.PAGESIZE - first
             if length > 0:
                 mapping: Any = self._data.obj
-                mapping.madvise(mmap.MADV_DONTNEED, first, length)
+                with contextlib.suppress(OSError):  # locked by mlockall(2), say: it is a hint
+                    mapping.madvise(mmap.MADV_DONTNEED, first, length)
 
     def close(self) -> None:
         """Let go of the mapping. Safe to call twice.

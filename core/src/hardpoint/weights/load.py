@@ -78,7 +78,7 @@ def load_weights(
         if verify:
             # Of a mapped file, this is when it is read.
             with bar(f"checking {len(found)} tensors", wanted=progress) as show:
-                nbytes = sum(tensor.nbytes for tensor in found.values()) if show else 0
+                nbytes = sum(t.numel() * t.element_size() for t in found.values()) if show else 0
                 check(found, reader.metadata, path, ticker(show, nbytes))
         return found
 

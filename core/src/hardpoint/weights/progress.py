@@ -84,9 +84,17 @@ def by_file(progress: Progress | None, files: Sequence[Path]) -> Callable[[Path 
     """For those who go through files: called with each beforehand, and with ``None`` at the end."""
     if progress is None:
         return lambda file: None
-    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
-    before = itertools.accumulate(sizes, initial=0)
-    return lambda file: progress(next(before), sum(sizes), "" if file is None else file.name)
+    sizes = [_size(file) for file in files]
+    before, total = itertools.accumulate(sizes, initial=0), sum(sizes)
+    return lambda file: progress(next(before), total, "" if file is None else file.name)
+
+
+def _size(file: Path) -> int:
+    """Bytes; 0 of what is no file, or is gone by now: looking at it says so."""
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except OSError:
+        return 0
 
 
 class Counted(Mapping[str, "torch.Tensor"]):
