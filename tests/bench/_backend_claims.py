@@ -107,6 +107,11 @@ def _because(ratio: float, p50: float, least: float, claim: Claim, share: float)
         eager = p50 * ratio
         if not least:
             said.append(f"it takes {p50 * 1e3:.3g} ms; its floor here is not known")
+        elif p50 < least:
+            said.append(
+                f"it takes {p50 * 1e3:.3g} ms, less than the floor of {least * 1e3:.3g} ms that was "
+                "measured: the machine was slower then, and what it can do at most is not known"
+            )
         elif eager / least < claim.ratio:
             said.append(
                 f"eager's {eager * 1e3:.3g} ms stand {eager / least:.2f}x over this machine's floor "

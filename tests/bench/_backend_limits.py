@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 # Bytes of a weight, and the arithmetic that multiplies it.
 FORMS = {"fp32": (4.0, "fp32"), "bf16": (2.0, "bf16"), "fp16": (2.0, "bf16"),
          "int8": (1.0, "int8"), "int8w": (1.0, "fp32"), "int4w": (0.5, "fp32")}  # fmt: skip
+# Seconds that each limit is looked for.
+_LONG = 8.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,11 @@ def floor(work: dict[str, float], precision: str, limits: dict[str, float]) -> f
 
 
 def _best(call: Callable[[], object]) -> float:
+    """Of some seconds, as a shared machine is slow for one at a time."""
     call()
-    seconds = []
-    for _ in range(7):
+    seconds: list[float] = []
+    until = time.perf_counter() + _LONG
+    while time.perf_counter() < until or len(seconds) < 7:
         started = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - started)
