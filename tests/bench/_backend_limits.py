@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.mkldnn import to_mkldnn
 
 # Bytes of a weight, and the arithmetic that multiplies it.
 FORMS = {"fp32": (4.0, "fp32"), "bf16": (2.0, "bf16"), "fp16": (2.0, "bf16"),
@@ -50,6 +51,12 @@ def machine_limits(threads: int) -> dict[str, float]:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         one, other = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
         found[name] = 2 * 2048**3 / _best(lambda a=one, b=other: a @ b)  # type: ignore[misc]
+    # PyTorch multiplies float32 with MKL, which takes no AVX-512 of another maker's processor: half
+    # of what oneDNN reached on the machine of docs/benchmarks/backends-held-out.
+    packed = to_mkldnn(nn.Linear(2048, 2048, bias=False).eval())
+    given = torch.randn(2048, 2048).to_mkldnn()
+    with torch.no_grad():
+        found["fp32"] = max(found["fp32"], 2 * 2048**3 / _best(lambda: packed(given)))
     # What PyTorch reaches with int8 products depends on its build; the processor's dot product of
     # int8 does four times what its fused multiply-add of float32 does (VNNI), and with tiles (AMX)
     # twice what they do in bf16.

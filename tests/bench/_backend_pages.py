@@ -72,7 +72,7 @@ def _claims(page: Page, run: Run, benches: dict[str, Benchmark]) -> None:
         f"rounds. {reached} of {len(rows)} are reached. Weights saved: what is compiled, beside "
         "all weights in fp32, to half a percent; of such a claim, the fastest that saves enough. The floor is what this "
         f"machine needs at least: {known['fp32'] / 1e9:.0f} GFLOP/s in fp32, "
-        f"{known['bf16'] / 1e9:.0f} in bf16 (large products in PyTorch), "
+        f"{known['bf16'] / 1e9:.0f} in bf16 (large products in PyTorch or oneDNN), "
         f"{known['int8'] / 1e9:.0f} in int8 (by its instructions), {known['bytes'] / 1e9:.1f} GB/s "
         "from memory. Weights in int8 and int4 count whatever their error on random weights is: "
         "see the perplexity below for trained ones."
