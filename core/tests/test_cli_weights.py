@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import struct
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from hardpoint import Registry
 from hardpoint.cli import main
 from hardpoint.cli.weights import convert, info, verify
 from hardpoint.weights import save_weights
+from terminals import stderr_on_a_terminal
 from text_weights import MAGIC, TextProvider
 
 
@@ -181,23 +181,10 @@ with progress.bar("converting") as show:
 """
 
 
-def on_a_terminal(patience: str) -> str:
-    """What a person sees on stderr."""
-    terminal, end = pty.openpty()
-    subprocess.run([sys.executable, "-c", BAR, patience], stderr=end, check=True)
-    os.close(end)
-    try:
-        return os.read(terminal, 1 << 16).decode()
-    except OSError:  # nothing was written
-        return ""
-    finally:
-        os.close(terminal)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudoterminal")
 def test_the_bar_waits_and_then_follows_the_work():
-    assert "converting" not in on_a_terminal("3600")
-    shown = on_a_terminal("-1")
+    assert "converting" not in stderr_on_a_terminal(BAR, "3600")
+    shown = stderr_on_a_terminal(BAR, "-1")
     assert "converting: 'b\\x1b'" in shown
     assert "2/9 bytes" in shown
 

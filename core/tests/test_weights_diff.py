@@ -16,6 +16,7 @@ from hardpoint import WeightsError
 from hardpoint.registry.registry import default_registry
 from hardpoint.weights import compare, diff_weights
 from hardpoint.weights.compare import coordinates, distance
+from own_memory import GROWN
 
 NAN, INF = math.nan, math.inf
 
@@ -229,30 +230,20 @@ def test_a_place_in_the_flat_tensor_has_coordinates(shape, data):
     assert int(whole[coordinates(flat, tuple(shape))]) == flat
 
 
-WATCHED = """
-import pathlib, re, sys, threading
+WATCHED = (
+    GROWN
+    + """
+import sys
 from hardpoint.registry.registry import default_registry
 from hardpoint.weights import diff_weights
-import torch
-torch.ones(9).add(1)
 
-def anonymous():
-    text = pathlib.Path("/proc/self/smaps_rollup").read_text()
-    return int(re.search(r"Anonymous: +(\\d+)", text)[1])
-
-before, peak, done = anonymous(), 0, threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.001):
-        peak = max(peak, anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-found = diff_weights(*map(pathlib.Path, sys.argv[1:]), registry=default_registry())
-done.set()
-watcher.join()
-assert found.tensors[0].differing == 1 << 25
-print(peak - before)
+found = []
+files = map(Path, sys.argv[1:])
+kib = grown(lambda: found.append(diff_weights(*files, registry=default_registry())))
+assert found[0].tensors[0].differing == 1 << 25
+print(kib)
 """
+)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import hardpoint as hp
+from own_memory import GROWN
 
 # -- a read-only directory -------------------------------------------------------------------------
 
@@ -270,35 +271,19 @@ def test_saving_more_than_fits_into_memory_needs_a_tensor_and_some(tmp_path, suf
     assert counted(path) == EXPECTED
 
 
-# Prints the most KiB of memory of its own that the process had, over what it had before. Pages of
-# mapped files do not count: the kernel takes them back as it likes.
-CONVERTING = """
-import re, sys, threading
-from pathlib import Path
+CONVERTING = (
+    GROWN
+    + """
+import sys
 from hardpoint.registry.registry import default_registry
 from hardpoint.weights import convert_weights
-import torch
-torch.ones(9).add(1)
-
-def anonymous():
-    text = Path("/proc/self/smaps_rollup").read_text()
-    return int(re.search(r"Anonymous: +(\\d+)", text)[1])
 
 source, goal, small = map(Path, sys.argv[1:4])
 registry, to = default_registry(), sys.argv[4]
 convert_weights(small, goal, registry=registry, to=to)  # all that it imports is there
-before, peak, done = anonymous(), 0, threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.001):
-        peak = max(peak, anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-convert_weights(source, goal, registry=registry, to=to, force=True)
-done.set()
-watcher.join()
-print(peak - before)
+print(grown(lambda: convert_weights(source, goal, registry=registry, to=to, force=True)))
 """
+)
 
 
 @needs_proc

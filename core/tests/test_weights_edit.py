@@ -24,6 +24,7 @@ from hardpoint.weights import (
 )
 from hardpoint.weights.parts import index_text
 from hardpoint.weights.sharding import plan, shard_size
+from own_memory import GROWN
 
 REGISTRY = default_registry()
 
@@ -450,30 +451,17 @@ def test_a_format_without_sets_says_so(tmp_path, file):
         convert_weights(file, file, registry=REGISTRY, shard_size=200, force=True)
 
 
-MERGING = """
-import pathlib, re, sys, threading
+MERGING = (
+    GROWN
+    + """
+import sys
 from hardpoint.registry.registry import default_registry
 from hardpoint.weights import convert_weights, merge_weights
-import torch
-torch.ones(9).add(1)
 
-def anonymous():
-    text = pathlib.Path("/proc/self/smaps_rollup").read_text()
-    return int(re.search(r"Anonymous: +(\\d+)", text)[1])
-
-before, peak, done = anonymous(), 0, threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.001):
-        peak = max(peak, anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-*sources, target = map(pathlib.Path, sys.argv[1:])
-merge_weights(sources, target, registry=default_registry(), shard_size=1 << 26)
-done.set()
-watcher.join()
-print(peak - before)
+*sources, target = map(Path, sys.argv[1:])
+print(grown(lambda: merge_weights(sources, target, registry=default_registry(), shard_size=1 << 26)))
 """
+)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from hardpoint import WeightsError
 from hardpoint.registry.registry import default_registry
 from hardpoint.weights import Choice, convert, load, merge_weights, slice_weights
 from hardpoint.weights.scan import scan_paths
+from terminals import stderr_on_a_terminal
 
 REGISTRY = default_registry()
 TENSORS = {
@@ -159,7 +157,7 @@ else:
 @pytest.mark.parametrize("how", ["background", "foreground"])
 def test_a_save_in_the_background_leaves_the_terminal_to_the_training(tmp_path, how):
     path = tmp_path / "model.safetensors"
-    shown = on_a_terminal(AMID_TRAINING, path, how)
+    shown = stderr_on_a_terminal(AMID_TRAINING, path, how)
     assert path.exists()
     assert ("saving 1 tensors" in shown) is (how == "foreground")
 
@@ -176,26 +174,12 @@ main(["weights", *sys.argv[1:]], prog_name="hardpoint")
 """
 
 
-def on_a_terminal(program, *words) -> str:
-    """What a person sees on stderr."""
-    above, below = pty.openpty()
-    command = [sys.executable, "-c", program, *map(str, words)]
-    subprocess.run(command, stdout=subprocess.PIPE, stderr=below, check=True)
-    os.close(below)
-    try:
-        return os.read(above, 1 << 16).decode()
-    except OSError:  # nothing was written
-        return ""
-    finally:
-        os.close(above)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudoterminal")
 @pytest.mark.parametrize(
     ("command", "words"), [("verify", "checking 3 tensors"), ("scan", "scanning: model.safet")]
 )
 def test_commands_that_only_read_draw_their_bar(file, command, words):
-    assert words in on_a_terminal(COMMAND, command, file)
+    assert words in stderr_on_a_terminal(COMMAND, command, file)
 
 
 def test_a_scan_goes_by_the_bytes_of_files_and_names_each_beforehand(tmp_path, file):

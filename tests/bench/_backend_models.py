@@ -173,9 +173,12 @@ def made(model: Model) -> Made:
     return module, *model.inputs(1)
 
 
-def program_of(model: Model) -> hp.Program:
-    """The program, to be verified on other inputs than those that int8 is calibrated with."""
-    module, args, kwargs = made(model)
+def program_of(model: Model, given: Made | None = None) -> hp.Program:
+    """The program, to be verified on other inputs than those that int8 is calibrated with.
+
+    :param given: of :func:`made`, where it is made already.
+    """
+    module, args, kwargs = given or made(model)
     program = hp.capture(module, args, kwargs, name=model.name)
     others, named_others = model.inputs(2)
     return with_check_inputs(program, named_others or others)

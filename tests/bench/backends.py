@@ -21,7 +21,7 @@ from typing import Any
 import _backend_pages as pages
 import _backend_tables as tables
 import torch
-from _backend_claims import MAX_ERRORS, claims_of, fastest
+from _backend_claims import MAX_ERRORS, Claim, claims_of, fastest
 from _backend_kept import Kept
 from _backend_limits import machine_limits, work
 from _backend_models import MODELS, Model, made, named, program_of
@@ -189,7 +189,7 @@ class Run:
         """One slice: all variants of a backend in one precision."""
         module, args, kwargs = made(model)
         needed = work(module, args, dict(kwargs))
-        program = program_of(model)
+        program = program_of(model, (module, args, kwargs))
         found: dict[str, Any] = {"work": {"flops": needed.flops, "weights": needed.weights}}
         try:
             bench = hp.bench(
@@ -240,9 +240,7 @@ class Run:
         if bench is None:
             return []
         found = tables.contenders(bench, wanted, self.choices(model).values())
-        weights = self.work(model)["weights"]
-        best = (fastest(bench, claim, weights) for claim in claims_of(model) if claim.smaller)
-        small = [tables.candidate_of(row) for row in best if row is not None]
+        small = self._best(model, bench, [c for c in claims_of(model) if c.smaller])
         return list({c.key: c for c in (*found, *small)}.values())
 
     def finals(self, model: Model) -> Benchmark | None:
@@ -280,10 +278,12 @@ class Run:
     def winners(self, model: Model) -> list[Candidate]:
         """The best of each claim in the final of a model."""
         bench = self.finals(model)
-        if bench is None:
-            return []
+        return [] if bench is None else self._best(model, bench, claims_of(model))
+
+    def _best(self, model: Model, bench: Benchmark, claims: list[Claim]) -> list[Candidate]:
+        """The fastest row of each claim, where there is one."""
         weights = self.work(model)["weights"]
-        best = (fastest(bench, claim, weights) for claim in claims_of(model))
+        best = (fastest(bench, claim, weights) for claim in claims)
         return [tables.candidate_of(row) for row in best if row is not None]
 
     def memory(self, model: Model, winners: list[Candidate]) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def benchmark_from_json(data: Mapping[str, Any]) -> Benchmark:
 
     :raises KeyError: or TypeError, ValueError: it is something else.
     """
-    plain = {name: data[name] for name in Benchmark.__dataclass_fields__ if name != "held_out"}
-    plain["held_out"] = data.get("held_out", False)
+    data = {"held_out": False, **data}  # older files do not tell
+    plain = {name: data[name] for name in Benchmark.__dataclass_fields__}
     return Benchmark(**{**plain, "rows": tuple(map(row_from_json, data["rows"]))})
 
 

@@ -56,7 +56,8 @@ def load_package(
                 device, backend = devices[target], backends[target.backend]
                 opened.append(open_artifact(segment, target, device, artifact, backend, registry))
         copied = {segment.id for segment in opened if segment.executable.copies_weights}
-        archive.give_back(entries_of(checking.manifest, copied))
+        if copied:
+            archive.give_back(entries_of(checking.manifest, copied))
         return _assemble(archive, contents, tuple(opened), registry, verify)
     except BaseException:
         for made in opened:

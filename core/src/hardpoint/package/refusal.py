@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hardpoint.errors import PackageError
 
 AGAIN = "get the file again from where it was made; if it is bad there too, save it again"
+
+
+def first_twice(names: Iterable[str]) -> str:
+    """The first name that stands there more than once; in one pass, as there may be very many."""
+    return next(name for name, count in Counter(names).items() if count > 1)
 
 
 class MalformedError(Exception):

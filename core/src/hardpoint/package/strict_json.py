@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from typing import Any
 
-from hardpoint.package.refusal import MalformedError
+from hardpoint.package.refusal import MalformedError, first_twice
 
 MAX_DEPTH = 200
 
@@ -51,8 +50,7 @@ def canonical(value: object) -> bytes:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        counts = Counter(name for name, _ in pairs)
-        twice = next(name for name, count in counts.items() if count > 1)
+        twice = first_twice(name for name, _ in pairs)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return made
 

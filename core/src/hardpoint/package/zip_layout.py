@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 import stat
 import struct
-from collections import Counter
 from typing import NamedTuple
 
-from hardpoint.package.refusal import MalformedError
+from hardpoint.package.refusal import MalformedError, first_twice
 
 LOCAL = struct.Struct("<IHHHHHIIIHH")
 CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
@@ -237,8 +236,7 @@ def _locate(data: memoryview, listed: list[_Listed], end: int) -> dict[str, Entr
     if expected != end:
         raise MalformedError(f"{end - expected} bytes after {before} belong to no entry")
     if len(found) != len(listed):
-        counts = Counter(record.name for record in listed)
-        twice = next(name for name, count in counts.items() if count > 1)
+        twice = first_twice(record.name for record in listed)
         raise MalformedError(f"it holds two entries named {twice!r}")
     return {record.name: found[record.name] for record in listed}
 
