@@ -1,6 +1,7 @@
 """Each check of transports fails one that has just that flaw, and says what it is."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hardpoint.testing.every import EveryKind
 from hardpoint.testing.subject import Subject
 from hardpoint.testing.suites import checks_of_kind
 from hardpoint.testing.transport.launcher import Launcher
-from hardpoint.testing.transport.traces import processes_of
+from hardpoint.testing.transport.traces import processes_of, shared_memory
 from harness import Mutant, asked_for, kills, run_checks
 
 
@@ -143,3 +144,15 @@ def test_each_rank_needs_an_accelerator_of_its_own(launcher):
     with pytest.raises(pytest.skip.Exception) as skipped:
         launcher.worlds(3, 4)
     assert skipped.value.msg == "3 ranks need a cuda device each; there are 2"
+
+
+def test_only_a_file_nobody_uses_is_shared_memory_that_was_left():
+    place = Path("/dev/shm")
+    left, in_use = (place / f"acme-mutant-{which}-{os.getpid()}" for which in ("left", "in-use"))
+    left.touch()
+    with in_use.open("w"), tempfile.TemporaryDirectory(dir=place) as folder:
+        Path(folder, "file").touch()
+        found = shared_memory()
+    assert str(left) in found
+    assert str(in_use) not in found
+    assert folder not in found, "another program's folder for temporary files"

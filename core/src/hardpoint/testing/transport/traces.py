@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,9 +34,9 @@ def settled(look: Callable[[], T], fine: Callable[[T], bool]) -> tuple[bool, T]:
 def processes_of(parent: int) -> list[int]:
     """Living children of a process."""
     found = []
-    for pid, stat in _each("stat"):
+    for pid, line in _each("stat"):
         # "pid (name, which may hold anything) state ppid ..."
-        state, ppid = stat.rpartition(")")[2].split()[:2]
+        state, ppid = line.rpartition(")")[2].split()[:2]
         if int(ppid) == parent and state != "Z":
             found.append(pid)
     return found
@@ -75,8 +76,12 @@ def resident() -> int:
 
 
 def shared_memory(ours: Iterable[int] = ()) -> set[str]:
-    """Names of this user's shared memory that no process but ``ours`` has open or mapped."""
-    files = [file for file in _list(_SHARED) if _owner(file) == os.getuid()]
+    """Names of this user's shared memory that no process but ``ours`` has open or mapped.
+
+    POSIX shared memory and semaphores are files there. A folder there is none: it is some
+    program's place for temporary files, which has nothing open in it most of the time.
+    """
+    files = [file for file in _list(_SHARED) if _is_own_file(file)]
     used = _in_use(set(ours)) if files else set()
     return {str(file) for file in files if _identity(file) not in used}
 
@@ -106,11 +111,12 @@ def _identity(file: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _owner(file: Path) -> int:
+def _is_own_file(file: Path) -> bool:
     try:
-        return file.lstat().st_uid
+        found = file.lstat()
     except OSError:  # gone meanwhile
-        return -1
+        return False
+    return found.st_uid == os.getuid() and stat.S_ISREG(found.st_mode)
 
 
 def _each(name: str) -> Iterator[tuple[int, str]]:
