@@ -335,6 +335,12 @@ def test_values_come_back_exactly(value):
     assert got == value
 
 
+@pytest.mark.parametrize("value", [1 << 63, [-(1 << 63) - 1], {"tuple": [1 << 70]}])
+def test_a_whole_number_that_no_value_holds_is_refused(value):
+    with pytest.raises(ValueError, match="a whole number has more than 64 bits"):
+        decode(value)
+
+
 def test_a_value_that_holds_itself_is_refused():
     value = []
     value.append(value)

@@ -228,24 +228,18 @@ def test_int8_is_calibrated_with_the_examples_and_judged_by_what_the_file_holds(
     torch.manual_seed(1)
     save_file({"input": torch.randn(2, 3, 12, 12) * 10}, tmp_path / "held.safetensors")
 
-    def run(*more):
-        command = [sys.executable, "-m", "hardpoint.cli", "bench", "held_out_model.py:make"]
-        command += ["--targets", "cpu", "--precisions", "int8", "--variants", "default"]
-        done = subprocess.run(
-            [*command, "--rounds", "1", "--threads", "1", "--json", *more],
-            cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        [cpu] = [r for r in found["rows"] if r["target"].startswith("cpu")]
-        return found, cpu
-
-    found, cpu = run()
-    assert SAME_DATA in found["notes"]
-    held, same = run("--check-inputs", "held.safetensors")
-    assert held["held_out"]
-    assert SAME_DATA not in held["notes"]
-    assert cpu["errors"]["max"] < 0.1 < same["errors"]["max"]
+    command = [sys.executable, "-m", "hardpoint.cli", "bench", "held_out_model.py:make"]
+    command += ["--targets", "cpu", "--precisions", "int8", "--variants", "default"]
+    command += ["--rounds", "1", "--threads", "1", "--json", "--check-inputs", "held.safetensors"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    [cpu] = [r for r in found["rows"] if r["target"].startswith("cpu")]
+    assert found["held_out"]
+    assert SAME_DATA not in found["notes"]
+    assert cpu["errors"]["max"] > 0.1, "of what is compiled below, on its examples, it is within"
 
 
 @needs_cpu
@@ -268,7 +262,8 @@ def test_compile_verifies_on_the_file_too_and_says_so(tmp_path):
     assert "on the examples and on --check-inputs" in " ".join(right.stdout.split())
     (tmp_path / "out.pt2").unlink()
     assert SAME_DATA not in " ".join(right.stdout.split())
-    flattered = run("--precision", "int8")
+    flattered = run("--precision", "int8", "--max-error", "0.1")
+    assert flattered.returncode == 0, flattered.stderr
     assert SAME_DATA in " ".join(flattered.stdout.split())
     (tmp_path / "out.pt2").unlink()
     wrong = run("--precision", "int8", "--check-inputs", "held.safetensors")

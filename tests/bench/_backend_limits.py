@@ -52,7 +52,7 @@ def machine_limits(threads: int) -> dict[str, float]:
         one, other = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
         found[name] = 2 * 2048**3 / _best(lambda a=one, b=other: a @ b)  # type: ignore[misc]
     # PyTorch multiplies float32 with MKL, which takes no AVX-512 of another maker's processor: half
-    # of what oneDNN reached on the machine of docs/benchmarks/backends-held-out.
+    # of what oneDNN reached on the machine of docs/benchmarks/backends.md.
     packed = to_mkldnn(nn.Linear(2048, 2048, bias=False).eval())
     given = torch.randn(2048, 2048).to_mkldnn()
     with torch.no_grad():

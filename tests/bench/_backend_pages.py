@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 REDUCED = (
     "**Reduced (`--quick`)**: each target's default variant and the most promising other one (for "
     "decoding, all but those of cpu's compilers), the precisions that are claimed, `auto` with one error and four "
-    "minutes (ten for decoding), accuracy of each precision on the first target "
+    "minutes (for decoding and ViT, which four did not do for, ten: what it usually has), accuracy of each precision on the first target "
     "that has it, and a decoder trained for a tenth of the steps."
 )
 

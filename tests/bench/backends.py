@@ -67,7 +67,8 @@ def arguments() -> argparse.Namespace:
     add(
         "--budget",
         type=float,
-        help="seconds of each slice and each choice; default: 900; quick: 240, of decoding 600",
+        help="seconds of each slice and each choice; default: 900; quick: 240, 600 for auto of "
+        "decoding and ViT",
     )
     add("--data", type=Path, default=ROOT / "docs" / "benchmarks" / "backends")
     add(
@@ -169,8 +170,8 @@ class Run:
         return MAX_ERRORS[:1] if self.quick else MAX_ERRORS
 
     def auto_budget(self, model: Model) -> float:
-        """Seconds. Where a table has the variants, too, auto gets no less than it usually has."""
-        usual = self.options.budget is None and model.kind == "decode"
+        """Seconds; no less than it usually has where tables have variants, or compiling is slow."""
+        usual = self.options.budget is None and (model.kind == "decode" or model.name == "vit-b")
         return max(self.budget, SECONDS) if usual else self.budget
 
     def waiting(self, model: Model) -> list[str]:

@@ -42,6 +42,8 @@ def decode(value: Any) -> Any:
     """
     if isinstance(value, list):
         return [decode(each) for each in value]
+    if type(value) is int and not -_LARGEST <= value < _LARGEST:
+        raise ValueError("a whole number has more than 64 bits")
     if not isinstance(value, dict):
         return value
     match value:
