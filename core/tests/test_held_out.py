@@ -198,6 +198,7 @@ def test_a_choice_made_on_other_inputs_is_not_remembered_for_these(program):
 def test_the_table_says_where_int8_was_measured_on_what_it_was_calibrated_on():
     rows = (row("npu", 1.0, 1e-3, precision="int8"),)
     assert SAME_DATA in benchmark(rows).notes
+    assert SAME_DATA in benchmark(rows).to_json()["notes"]  # what `bench --json` prints
     assert SAME_DATA not in benchmark(rows, held_out=True).notes
     assert SAME_DATA not in benchmark((row("npu", 1.0, 1e-3, precision="bf16"),)).notes
     known = benchmark(rows, held_out=True).to_json()
