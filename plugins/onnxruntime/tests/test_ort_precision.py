@@ -25,6 +25,22 @@ class Cnn(nn.Module):
         return self.last(x.mean((2, 3)))
 
 
+class Unet(nn.Module):
+    """Group norms, attention, and a shift by one row: the embedded time."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.first = nn.GroupNorm(8, 32), nn.Conv2d(32, 32, 3, padding=1)
+        self.shift, self.mix = nn.Linear(64, 32), nn.Conv2d(32, 96, 1)
+        self.last = nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x, time):
+        y = self.first(F.silu(self.norm(x))) + self.shift(F.silu(time))[:, :, None, None]
+        q, k, v = self.mix(self.norm(y)).flatten(2).transpose(1, 2)[:, None].chunk(3, 3)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(x.shape) + y
+        return x + self.last(F.silu(self.norm(y)))
+
+
 class Words(nn.Module):
     def __init__(self):
         super().__init__()
@@ -60,6 +76,28 @@ def test_convolutions_are_calibrated_on_the_examples(cnn, opened):
     assert run.facts()["operators"]["QuantizeLinear"] >= 3
     with torch.no_grad():
         assert 0 < _error(run(x)[0], model(x)) < 0.1
+
+
+def test_int8_is_for_what_it_makes_faster_and_near_for_inputs_it_has_not_seen(opened):
+    torch.manual_seed(0)
+    model = Unet().eval()
+    examples, others = ((torch.randn(1, 32, 8, 8), torch.randn(1, 64)) for _ in range(2))
+    run = opened(shared.exported(model, *examples), "int8", examples)
+    operators = run.facts()["operators"]
+    assert run.facts()["precision"] == "int8"
+    # The shift, the attention's two products and the norms stay floats, with no steps around them.
+    assert (operators["Gemm"], operators["MatMul"], operators["InstanceNormalization"]) == (1, 2, 3)
+    assert operators["QuantizeLinear"] < 20
+    with torch.no_grad():
+        assert 0 < _error(run(*others)[0], model(*others)) < 0.1
+
+
+def test_one_row_is_in_int8_where_there_is_nothing_else(words, opened):
+    layer, x = nn.Linear(64, 32).eval(), torch.randn(1, 64)
+    run = opened(shared.exported(layer, x), "int8", [x], quantizer="static")
+    assert run.facts()["precision"] == "int8"
+    with torch.no_grad():
+        assert 0 < _error(run(x)[0], layer(x)) < 0.05
 
 
 def test_without_examples_int8_of_convolutions_says_what_is_missing(cnn, backend, cpu):

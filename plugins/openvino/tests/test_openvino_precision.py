@@ -25,6 +25,24 @@ class Net(torch.nn.Module):
         return self.last(torch.relu(self.first(torch.relu(self.norm(self.conv(x))).flatten(1))))
 
 
+class Unet(torch.nn.Module):
+    """Group norms, attention, and a shift by one row: the embedded time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.first = torch.nn.GroupNorm(8, 32), torch.nn.Conv2d(32, 32, 3, padding=1)
+        self.shift, self.mix = torch.nn.Linear(64, 32), torch.nn.Conv2d(32, 96, 1)
+        self.last = torch.nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        silu = torch.nn.functional.silu
+        y = self.first(silu(self.norm(x))) + self.shift(silu(time))[:, :, None, None]
+        q, k, v = self.mix(self.norm(y)).flatten(2).transpose(1, 2)[:, None].chunk(3, 3)
+        attention = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        y = attention.transpose(2, 3).reshape(x.shape) + y
+        return x + self.last(silu(self.norm(y)))
+
+
 @pytest.fixture(scope="module")
 def net():
     with torch.random.fork_rng():
@@ -73,6 +91,23 @@ def test_int8_fits_its_scales_to_the_examples(net, export, build):
     assert made.facts()["precision"] == "int8"
     assert made.facts()["operations"]["u8"] >= 3
     assert error(made, net) < 0.1
+
+
+def test_int8_is_near_for_inputs_it_has_not_seen_where_one_row_shifts_all(export, build):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Unet().eval()
+        examples, others = ((torch.randn(1, 32, 8, 8), torch.randn(1, 64)) for _ in range(2))
+    made = build(export(model, *examples), "int8", list(examples))
+    assert made.facts()["precision"] == "int8"
+    with torch.no_grad():
+        want = model(*others)
+    assert 0 < float((made(*others)[0] - want).abs().max() / want.abs().max()) < 0.02
+
+
+def test_one_row_is_in_int8_where_there_is_nothing_else(export, build):
+    layer, x = torch.nn.Linear(64, 32).eval(), torch.randn(1, 64)
+    assert build(export(layer, x), "int8", [x]).facts()["precision"] == "int8"
 
 
 def test_int8_without_examples_is_refused(net, export, build):
