@@ -18,6 +18,7 @@ def zipped(members, *, edit=None, tail=b"", local=None, central=None, gap=b""):
         fields = {
             "flags": 0, "method": 0, "crc": zlib.crc32(data), "packed": len(data),
             "size": len(data), "name": raw, "extra": b"", "at": at,
+            "attributes": 0,
         }  # fmt: skip
         here = {**fields, **(local(name, fields) if local else {})}
         there = {**fields, **(central(name, fields) if central else {})}
@@ -28,7 +29,7 @@ def zipped(members, *, edit=None, tail=b"", local=None, central=None, gap=b""):
         directory += struct.pack(
             "<4s6H3I5H2I", b"PK\x01\x02", 0, 0, there["flags"], there["method"], 0, 0,
             there["crc"], there["packed"], there["size"], len(there["name"]),
-            len(there["extra"]), 0, 0, 0, 0, there["at"],
+            len(there["extra"]), 0, 0, 0, there["attributes"], there["at"],
         ) + there["name"] + there["extra"]  # fmt: skip
     end = {"count": len(members), "size": len(directory), "at": len(out), "comment": 0}
     end.update(edit or {})

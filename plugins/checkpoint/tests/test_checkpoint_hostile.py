@@ -321,6 +321,15 @@ ARCHIVES = {
                    local=lambda n, f: {"size": 999, "packed": 999}),
         "overlaps the next",
     ),
+    # torch.load gives zeros for it, and its bytes with mmap=True.
+    "with a folder that holds bytes": (
+        checkpoint(GOOD, central=lambda n, f: {"attributes": 0x10 if n == "a/data/0" else 0}),
+        "member 'a/data/0' says that it is a folder, and holds 16 bytes",
+    ),
+    "with bytes in a member whose name ends with a slash": (
+        zipped([("a/data.pkl", GOOD), ("a/data/0/", bytes(16))]),
+        "member 'a/data/0/' says that it is a folder, and holds 16 bytes",
+    ),
     "with two members at one place": (
         checkpoint(GOOD, central=lambda n, f: {"at": 0} if n == "a/data/0" else {}),
         "overlaps the next",

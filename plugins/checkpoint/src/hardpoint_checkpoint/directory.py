@@ -21,6 +21,7 @@ _ENTRY = struct.Struct("<4s6H3I5H2I")
 _ENTRY_SIGNATURE = b"PK\x01\x02"
 _FULL, _FULL16 = 0xFFFFFFFF, 0xFFFF
 _EXTRA64 = 1
+_FOLDER = 0x10
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 
 
@@ -108,7 +109,7 @@ def _entry(file: str, raw: bytes, place: int) -> tuple[Entry, int]:
     if place + _ENTRY.size > len(raw):
         raise _broken(file, "its directory ends within an entry")
     (signature, _, _, flags, method, _, _, _, packed, size, name_length, extra_length,
-     comment_length, disk, _, _, at) = _ENTRY.unpack_from(raw, place)  # fmt: skip
+     comment_length, disk, _, attributes, at) = _ENTRY.unpack_from(raw, place)  # fmt: skip
     begin = place + _ENTRY.size
     end = begin + name_length + extra_length + comment_length
     if signature != _ENTRY_SIGNATURE or end > len(raw) or disk:
@@ -135,6 +136,9 @@ def _entry(file: str, raw: bytes, place: int) -> tuple[Entry, int]:
             " that they can be mapped",
             "write the file again with torch.save",
         )
+    if size and (attributes & _FOLDER or name.endswith("/")):
+        # PyTorch without mmap=True would leave its tensors as zeros, without a word.
+        raise _broken(file, f"member {show(name)} says that it is a folder, and holds {size} bytes")
     return Entry(name, raw_name, flags, size, at), end
 
 
