@@ -232,8 +232,8 @@ class _Chooser:
         allowed = json_number(self._request.limit(choice.winner))
         verification: Mapping[str, object] = {**model.verification, "allowed": allowed}
         # A package of the cache may have been made for the same program by another name.
-        model.facts = replace(
-            model.facts, name=self._program.name, verification=verification, choice=choice
+        model.facts = model.facts._replace(
+            name=self._program.name, verification=verification, choice=choice
         )
         self._registry.emit(
             Event("chosen", data={"program": self._program.name, "winner": choice.winner.label,

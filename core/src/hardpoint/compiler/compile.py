@@ -116,7 +116,7 @@ def _auto(plan: Plan, registry: Registry, request: CompileRequest) -> CompiledMo
             if refusals
             else "give each backend its own, e.g. precision={'cpu': 'fp32'}",
         )
-    facts = replace(best.facts, verification={**best.verification, "refused": refusals})
+    facts = best.facts._replace(verification={**best.verification, "refused": refusals})
     best.facts = facts
     if request.chain:  # not before: a candidate that fell back would be compared with the others
         best.fallback = Recovery(registry, replace(request, precisions=best_precisions))
@@ -169,7 +169,7 @@ def _compile(plan: Plan, registry: Registry, request: CompileRequest) -> Compile
     if random:
         figures["not_compared"] = f"{', '.join(random)} draw random numbers"
     expected = () if random else eager_results(program, reference)
-    model.facts = replace(model.facts, verification=figures, expected=expected)
+    model.facts = model.facts._replace(verification=figures, expected=expected)
     registry.emit(
         Event("compiled", data={"program": program.name, "precision": precision,
                                 "targets": [str(t) for t in plan.targets],

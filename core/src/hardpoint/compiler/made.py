@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,7 +89,7 @@ def with_segment(facts: ModelFacts, made: Made) -> ModelFacts:
         else:
             table.pop(name, None)
     figures |= {"segments": segments, "executed": said}
-    return replace(facts, plan=plan, verification=figures)
+    return facts._replace(plan=plan, verification=figures)
 
 
 def with_fall_back(facts: ModelFacts, fact: Mapping[str, object]) -> ModelFacts:
@@ -97,4 +97,4 @@ def with_fall_back(facts: ModelFacts, fact: Mapping[str, object]) -> ModelFacts:
     before: Any = facts.verification.get("fell_back", ())
     # What stands in for a segment is verified on the examples alone.
     figures = {**facts.verification, "fell_back": [*before, dict(fact)], "held_out": False}
-    return replace(facts, verification=figures)
+    return facts._replace(verification=figures)

@@ -7,8 +7,7 @@ name that does not fit must be refused here, and never be a raw error of a later
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,8 +23,7 @@ from hardpoint.runtime import schedule as schedules
 from hardpoint.runtime.schedule import Schedule
 
 
-@dataclass(frozen=True, eq=False)
-class Contents:
+class Contents(NamedTuple):
     """A manifest, with its tensors mapped.
 
     :param artifacts: segment -> where it runs and what runs there.

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from hardpoint.errors import HardpointWarning, InputError
 from hardpoint.events import Event
-from hardpoint.numerics import Difference, compare
 from hardpoint.program import dims
 from hardpoint.program.signature import Signature
 from hardpoint.runtime.check import InputCheck, Key
@@ -28,11 +27,11 @@ from hardpoint.runtime.wiring import FaultedError, Watch, Wiring, wrong_result
 
 if TYPE_CHECKING:
     from hardpoint.choosing.choice import Choice
+    from hardpoint.numerics import Difference
     from hardpoint.program.program import Program
 
 
-@dataclass(frozen=True, eq=False)
-class ModelFacts:
+class ModelFacts(NamedTuple):
     """What is known of a compiled model beside how to run it.
 
     :param name: the program's.
@@ -52,8 +51,7 @@ class ModelFacts:
     choice: Choice | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Replacement:
+class Replacement(NamedTuple):
     """What a fallback gives: the segment made anew, and what is known of the model then.
 
     :param fact: of the ``fell back`` event: who, from where to where, why.
@@ -255,6 +253,8 @@ class CompiledModel:
         """
         if not self.facts.expected:
             return {}
+        from hardpoint.numerics import compare
+
         with self.preserving_state():
             if self.schedule.state_writes:  # the figures were taken from the captured state
                 exported = self.facts.program().exported

@@ -8,15 +8,14 @@ that are results themselves, then what segments make.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hardpoint.errors import PackageError
 
 MAX_SLOTS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One segment: slots it reads, slots it fills, slots that nobody reads afterwards."""
 
     segment: str
@@ -25,8 +24,7 @@ class Step:
     frees: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(NamedTuple):
     """A whole call.
 
     :param slots: how many slots there are.

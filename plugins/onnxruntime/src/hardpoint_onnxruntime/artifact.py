@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hardpoint import Artifact, Device
 from hardpoint_onnxruntime.executable import ELEMENTS, ONNX_TYPES, OrtExecutable, Port, to_ort
-from hardpoint_onnxruntime.export import Model
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import artifact_error, in_words
 from hardpoint_onnxruntime.placement import placed, precision_of, refuse_elsewhere
 from hardpoint_onnxruntime.providers import has_vnni
 from hardpoint_onnxruntime.session import open_session, runtime, session_options
+
+if TYPE_CHECKING:
+    from hardpoint_onnxruntime.export import Model
 
 FORMAT = "hardpoint-onnxruntime/1"
 FILE = "model.onnx"

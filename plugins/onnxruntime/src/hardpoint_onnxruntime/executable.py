@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.utils.dlpack
@@ -58,8 +57,7 @@ def _closed(*_: object) -> NoReturn:
     raise RuntimeError("the executable was closed")
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(NamedTuple):
     """An input or output: ONNX Runtime's name, and what lies there.
 
     :param slices: (start, count, name) of each of ONNX Runtime's inputs that it is handed over as:

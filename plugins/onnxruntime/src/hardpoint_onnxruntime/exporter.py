@@ -109,14 +109,14 @@ def translate(decomposed: ExportedProgram, *, repaired: bool = True) -> Any:
     :raises Exception: whatever the exporter raises where it has no translation.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
-    from torch.onnx._internal._lazy_import import onnxscript_apis
+    from onnxscript import version_converter
     from torch.onnx._internal.exporter import _core
 
     from hardpoint_onnxruntime.fusible import fusible
 
     with quiet():
         made = _core._exported_program_to_onnx_program(decomposed, registry=_registry())
-        made.model = onnxscript_apis.convert_version(made.model, _OPSET)
+        version_converter.convert_version(made.model, _OPSET)
         made.optimize()
         fusible(made.model)
         if repaired:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hardpoint import DeviceLost, HardpointError, InputError, OutOfMemory
-from hardpoint_onnxruntime.indices import out_of_range
 from hardpoint_onnxruntime.origin import ORIGIN, PROVIDER, in_words
 
 # It has one class of errors for all, so that the words must tell.
@@ -14,6 +13,8 @@ _LOST = ("device lost", "device removed", "device hung", "cuda failure 4:", "cud
 
 def fault(error: Exception, device: str) -> HardpointError | None:
     """The fault that ``error`` is, or ``None`` where it is another."""
+    from hardpoint_onnxruntime.indices import out_of_range  # not above: torch.fx, for errors only
+
     words = str(error).lower()
     index = out_of_range(error)
     if index:
