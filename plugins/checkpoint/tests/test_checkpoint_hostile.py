@@ -321,7 +321,7 @@ ARCHIVES = {
                    local=lambda n, f: {"size": 999, "packed": 999}),
         "overlaps the next",
     ),
-    # torch.load gives zeros for it, and its bytes with mmap=True.
+    # torch.load gives memory that nobody wrote to, and its bytes with mmap=True.
     "with a folder that holds bytes": (
         checkpoint(GOOD, central=lambda n, f: {"attributes": 0x10 if n == "a/data/0" else 0}),
         "member 'a/data/0' says that it is a folder, and holds 16 bytes",

@@ -19,16 +19,32 @@ def kinds(model):
     return [node.op_type for node in model.graph]
 
 
+def optimized(model, folder):
+    """What ONNX Runtime runs."""
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.optimized_model_filepath = str(folder / "optimized.onnx")
+    onnxruntime.InferenceSession(serialized(model), settings, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]
+
+
 def test_an_rms_norm_becomes_one_operator(tmp_path):
     model = export(shared.exported(torch.nn.RMSNorm(4, eps=1e-6), ROWS))
     assert "Div" in kinds(model)
     assert "Reciprocal" not in kinds(model)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(serialized(model), settings, providers=["CPUExecutionProvider"])
-    optimized = onnx.load(tmp_path / "optimized.onnx")
-    assert [node.op_type for node in optimized.graph.node] == ["SimplifiedLayerNormalization"]
+    assert optimized(model, tmp_path) == ["SimplifiedLayerNormalization"]
+
+
+def test_a_gelu_becomes_one_operator(tmp_path):
+    model = export(shared.exported(torch.nn.GELU(), ROWS))
+    assert optimized(model, tmp_path) == ["Gelu"]
+
+
+def test_a_gelu_keeps_a_nan(opened):
+    """Of an infinity PyTorch itself makes NaN, which nobody needs to repeat."""
+    x = torch.tensor([1.0, -2, math.nan, 0, -1e30, 1e30, 3, 4] * 2).reshape(4, 4)
+    [got] = opened(shared.exported(torch.nn.GELU(), ROWS))(x)
+    torch.testing.assert_close(got, torch.nn.functional.gelu(x), equal_nan=True)
 
 
 FUNCTIONS = {
@@ -38,6 +54,8 @@ FUNCTIONS = {
     "both are results": lambda x: (torch.rsqrt(x.abs()), x * torch.rsqrt(x.abs())),
     "used twice": lambda x: (lambda r: (x * r, (x + 1) * r, r + 1))(torch.rsqrt(x.abs() + 1)),
     "its own square": lambda x: (lambda r: r * r)(torch.rsqrt(x.abs())),
+    "half an error function": lambda x: x * (0.5 * (torch.erf(x) + 1)),
+    "half of another": lambda x: x * (0.5 * (torch.tanh(x) + 1)),
     "no root": lambda x: x * torch.reciprocal(x.abs()),
 }
 

@@ -78,18 +78,34 @@ def test_convolutions_are_calibrated_on_the_examples(cnn, opened):
         assert 0 < _error(run(x)[0], model(x)) < 0.1
 
 
-def test_int8_is_for_what_it_makes_faster_and_near_for_inputs_it_has_not_seen(opened):
+@pytest.mark.parametrize("batch", [1, 2])
+def test_int8_is_for_what_it_makes_faster_and_near_for_inputs_it_has_not_seen(batch, opened):
     torch.manual_seed(0)
     model = Unet().eval()
-    examples, others = ((torch.randn(1, 32, 8, 8), torch.randn(1, 64)) for _ in range(2))
+    examples, others = ((torch.randn(batch, 32, 8, 8), torch.randn(batch, 64)) for _ in range(2))
     run = opened(shared.exported(model, *examples), "int8", examples)
     operators = run.facts()["operators"]
     assert run.facts()["precision"] == "int8"
-    # The shift, the attention's two products and the norms stay floats, with no steps around them.
+    # The shift, the attention's two products, and the norms stay floats, with what is between.
     assert (operators["Gemm"], operators["MatMul"], operators["InstanceNormalization"]) == (1, 2, 3)
-    assert operators["QuantizeLinear"] < 20
+    assert operators["QuantizeLinear"] < 30
     with torch.no_grad():
-        assert 0 < _error(run(*others)[0], model(*others)) < 0.1
+        got, want = run(*others)[0], model(*others)
+    # The mean: the shift's error is the same all over the picture.
+    assert 0 < float((got - want).abs().mean()) < 0.012
+
+
+def test_what_follows_a_convolution_is_in_int8_too(opened):
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(16, 16, 1).eval(), nn.Conv2d(32, 16, 1).eval()
+
+    def dense(x):
+        return second(torch.cat([x, F.silu(first(x))], 1))
+
+    examples = [torch.randn(1, 16, 8, 8)]
+    run = opened(shared.exported(dense, *examples), "int8", examples)
+    operators = run.facts()["operators"]
+    assert operators["QuantizeLinear"] >= 4  # of the sigmoid, its product and the two joined
 
 
 def test_one_row_is_in_int8_where_there_is_nothing_else(words, opened):

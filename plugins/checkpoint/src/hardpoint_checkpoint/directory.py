@@ -137,7 +137,7 @@ def _entry(file: str, raw: bytes, place: int) -> tuple[Entry, int]:
             "write the file again with torch.save",
         )
     if size and (attributes & _FOLDER or name.endswith("/")):
-        # PyTorch without mmap=True would leave its tensors as zeros, without a word.
+        # PyTorch without mmap=True leaves its tensors unwritten, without a word.
         raise _broken(file, f"member {show(name)} says that it is a folder, and holds {size} bytes")
     return Entry(name, raw_name, flags, size, at), end
 

@@ -33,9 +33,6 @@ from hardpoint_onnxruntime.indices import decompose_refusing_negative, refuse_ne
 # The exporter records what it is at in a module's global.
 _TALKATIVE = ("torch.onnx", "onnx_ir", "onnxscript")
 _ONE_AT_A_TIME = threading.RLock()
-# As torch.onnx.export has it. The registry's own is 18, in which a gelu is five operators that
-# ONNX Runtime does not know for one.
-_OPSET = 20
 
 
 @contextlib.contextmanager
@@ -58,7 +55,7 @@ def _registry() -> Any:
     from torch.onnx._internal.exporter import _registration
 
     with quiet():
-        return _registration.ONNXRegistry.from_torchlib(_OPSET)
+        return _registration.ONNXRegistry.from_torchlib()
 
 
 @functools.cache
@@ -109,14 +106,12 @@ def translate(decomposed: ExportedProgram, *, repaired: bool = True) -> Any:
     :raises Exception: whatever the exporter raises where it has no translation.
     """
     from onnx_ir.passes.common import RemoveUnusedNodesPass
-    from onnxscript import version_converter
     from torch.onnx._internal.exporter import _core
 
     from hardpoint_onnxruntime.fusible import fusible
 
     with quiet():
         made = _core._exported_program_to_onnx_program(decomposed, registry=_registry())
-        version_converter.convert_version(made.model, _OPSET)
         made.optimize()
         fusible(made.model)
         if repaired:

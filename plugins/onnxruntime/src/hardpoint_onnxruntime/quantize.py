@@ -10,7 +10,6 @@ import logging
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ import onnx_ir as ir
 import torch
 
 from hardpoint_onnxruntime import constants, embeddings
+from hardpoint_onnxruntime.kept import kept_in_float
 from hardpoint_onnxruntime.options import Options
 from hardpoint_onnxruntime.origin import compile_error
 from hardpoint_onnxruntime.providers import CPU, has_vnni
 from hardpoint_onnxruntime.session import runtime
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-# ONNX Runtime has no kernel for it in int8, and its quantizer fails where nodes share a scale.
-_NEVER_INT8 = frozenset({"InstanceNormalization"})
-_FITS_A_CACHE = 1 << 18  # numbers: 1 MiB in fp32
 _INT8_ACTIVATIONS = 4  # MatMulNBits' accuracy_level
 # What is not logged belongs to the process: two that change it at once would put back each other's
 # changes.
@@ -113,7 +110,6 @@ def static(model: Any, examples: Sequence[torch.Tensor]) -> Any:
         QuantType,
         quantize_static,
     )
-    from onnxruntime.quantization.registry import QDQRegistry
 
     class Examples(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -135,39 +131,9 @@ def static(model: Any, examples: Sequence[torch.Tensor]) -> Any:
             reduce_range=not has_vnni(),
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=sorted(set(QDQRegistry) - _NEVER_INT8),
-            nodes_to_exclude=_kept_in_float(onnx.load(source)),
+            nodes_to_exclude=kept_in_float(onnx.load(source), examples),
         )
         return ir.serde.deserialize_model(onnx.load(target))
-
-
-def _kept_in_float(model: Any) -> list[str]:
-    """Names of products that int8 makes less accurate and no faster.
-
-    Of two activations (attention): the softmax between them would get a kernel for int8, which
-    takes ten times as long as that for float32 (1.15 ms against 0.12 of 1024 x 1024). Of a single
-    row and few weights (what shifts a U-Net by its time): the range of one example is too little,
-    the error is the same all over the picture, and there is nothing to wait for.
-    """
-    weights = {given.name: prod(given.dims) for given in model.graph.initializer}
-    known = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*known.value_info, *known.input)
-    }
-
-    def kept(node: Any) -> bool:
-        first, second = node.input[:2]
-        if node.op_type == "MatMul" and not {first, second} & weights.keys():
-            return True
-        one_row = first in shapes and prod(shapes[first][:-1]) == 1
-        return one_row and weights.get(second, _FITS_A_CACHE + 1) <= _FITS_A_CACHE
-
-    kinds = {"MatMul", "Gemm", *_CONVOLUTIONS}
-    products = [node for node in model.graph.node if node.op_type in kinds]
-    found = [node.name for node in products if node.op_type not in _CONVOLUTIONS and kept(node)]
-    # Where they are all that there is, int8 was asked for them.
-    return found if len(found) < len(products) else []
 
 
 def half(model: Any) -> Any:

@@ -18,11 +18,12 @@ from hardpoint_openvino.origin import compile_error, in_words
 from hardpoint_openvino.runtime import ov, unreported
 
 QUANTIZED = ("int8", "int8w", "int4w")
-# Whatever multiplies and adds: what int8 is for.
-_PRODUCTS = frozenset({
-    "MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData", "LSTMSequence",
-    "GroupConvolutionBackpropData", "GRUSequence", "ScaledDotProductAttention",
+# Operators whose weights int8 is for, beside products of matrices.
+_WEIGHTED = frozenset({
+    "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData",
+    "LSTMSequence", "GRUSequence", "RNNSequence",
 })  # fmt: skip
+_FEW_ROWS = 4
 _FITS_A_CACHE = 1 << 18  # numbers: 1 MiB in fp32
 REMEDY = 'pip install "hardpoint-openvino[quantize]"'
 # Standard output and a logger's level belong to the process: two that change them at once would put
@@ -102,33 +103,48 @@ def _calibrated(
         nncf.Dataset([sample]),
         preset=nncf.QuantizationPreset(options.preset),
         model_type=nncf.ModelType.TRANSFORMER if kind == "transformer" else None,
-        ignored_scope=nncf.IgnoredScope(names=_of_one_row(model)),
+        ignored_scope=nncf.IgnoredScope(names=_small(model, examples)),
         subset_size=1,
     )
     return quantized
 
 
-def _of_one_row(model: ov.Model) -> list[str]:
-    """Products of a single row and few weights, such as what shifts a U-Net by its time.
+def _small(model: ov.Model, examples: Sequence[torch.Tensor]) -> list[str]:
+    """Products of a few rows and few weights, such as what shifts a U-Net by its time.
 
-    The range of one example is too little for them, and NNCF's smoothing fits them to it besides;
-    the error is the same all over the picture (0.88 instead of 0.05). Their weights lie in a cache:
-    int8 would save nothing.
+    The ranges of so few rows are no good for others, and NNCF's smoothing fits them to these
+    besides; the error is the same all over the picture (0.88 instead of 0.05). Their weights lie in
+    a cache: int8 would save nothing.
     """
-    products = [node for node in model.get_ops() if node.get_type_name() in _PRODUCTS]
-    found = [node.get_friendly_name() for node in products if _is_small(node)]
+    shaped = model.clone()
+    shapes = {port: list(t.shape) for port, t in zip(shaped.inputs, examples, strict=True)}
+    shaped.reshape(shapes)
+    weighted = [node for node in shaped.get_ops() if _is_weighted(node)]
+    found = [node.get_friendly_name() for node in weighted if _has_few_rows(node)]
     # Where they are all that there is, int8 was asked for them.
-    return found if len(found) < len(products) else []
+    return found if len(found) < len(weighted) else []
 
 
-def _is_small(product: ov.Node) -> bool:
-    values, weights = (product.input_value(i) for i in (0, 1))
-    shapes = [value.get_partial_shape() for value in (values, weights)]
-    if product.get_type_name() != "MatMul" or any(shape.is_dynamic for shape in shapes):
+def _is_weighted(node: ov.Node) -> bool:
+    kind = node.get_type_name()
+    return kind in _WEIGHTED or (kind == "MatMul" and _weight(node) is not None)
+
+
+def _weight(product: ov.Node) -> ov.Node | None:
+    """The constant that it multiplies by, behind a conversion where it is held in 16 bits."""
+    node = product.input_value(1).get_node()
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == "Constant" else None
+
+
+def _has_few_rows(node: ov.Node) -> bool:
+    weight = _weight(node) if node.get_type_name() == "MatMul" else None
+    values = node.input_value(0).get_partial_shape()
+    if weight is None or values.is_dynamic:
         return False
-    of_weights = weights.get_node().get_type_name() == "Constant"
-    one_row = prod(list(shapes[0].to_shape())[:-1]) == 1
-    return bool(of_weights and one_row and prod(shapes[1].to_shape()) <= _FITS_A_CACHE)
+    rows = prod(list(values.to_shape())[:-1])
+    return bool(rows <= _FEW_ROWS and prod(weight.get_output_shape(0)) <= _FITS_A_CACHE)
 
 
 def _is_transformer(model: ov.Model) -> bool:
