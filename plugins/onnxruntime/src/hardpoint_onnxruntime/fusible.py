@@ -2,7 +2,7 @@
 
 They make one operator of an RMS norm that divides by the root; the exporter multiplies by its
 reciprocal, and then they leave six. A decoder spends a tenth of a step in them. And one of a gelu
-that is halved last, where the exporter halves the error function first: a tenth of MiniLM's time.
+that is halved last, where the exporter halves the error function first: MiniLM gains 4 %.
 """
 
 from __future__ import annotations
