@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -36,26 +36,30 @@ def kept_in_float(model: onnx.ModelProto, examples: Sequence[torch.Tensor]) -> l
     kinds = {_SOFTMAX}
     if any(node.op_type == _NORM for node in model.graph.node):
         kinds |= {_NORM, *_ELEMENTWISE}
-    small = _small(model, examples)
-    products = [node for node in model.graph.node if node.op_type in _PRODUCTS]
-    if len(small) == len([node for node in products if _weight(node, model.graph)]):
+    weights = _weights(model.graph)
+    small = _small(model, examples, weights)
+    if small == weights.keys():
         small = set()  # they are all that there is: int8 was asked for them
     return [
         node.name
         for node in model.graph.node
         if node.op_type in kinds
         or node.name in small
-        or (node.op_type == "MatMul" and not _weight(node, model.graph))
+        or (node.op_type == "MatMul" and node.name not in weights)
     ]
 
 
-def _weight(product: Any, graph: Any) -> Any:
-    """The initializer among its operands; ``None`` where all are computed."""
-    held = {given.name: given for given in graph.initializer}
-    return next((held[name] for name in product.input[:2] if name in held), None)
+def _weights(graph: Any) -> dict[str, int]:
+    """Each product that has an initializer among its operands -> how many numbers that holds."""
+    held = {given.name: prod(given.dims) for given in graph.initializer}
+    return {
+        node.name: next(held[name] for name in node.input[:2] if name in held)
+        for node in graph.node
+        if node.op_type in _PRODUCTS and not held.keys().isdisjoint(node.input[:2])
+    }
 
 
-def _small(model: Any, examples: Sequence[torch.Tensor]) -> set[str]:
+def _small(model: Any, examples: Sequence[torch.Tensor], weights: Mapping[str, int]) -> set[str]:
     """Products of a few rows, as the examples have them, with few weights."""
     del model.graph.value_info[:]
     for given, example in zip(model.graph.input, examples, strict=True):
@@ -71,12 +75,11 @@ def _small(model: Any, examples: Sequence[torch.Tensor]) -> set[str]:
     }
 
     def small(node: Any) -> bool:
-        weight = _weight(node, model.graph)
-        if weight is None or prod(weight.dims) > _FITS_A_CACHE or node.op_type not in _MATRICES:
+        shape = shapes.get(node.input[0])
+        if shape is None or weights.get(node.name, _FITS_A_CACHE + 1) > _FITS_A_CACHE:
             return False
-        shape = shapes.get(node.input[0], [0])
         turned = any(a.name == "transA" and a.i for a in node.attribute)
         rows = shape[1:] if turned else shape[:-1]
         return bool(0 < prod(rows) <= _FEW_ROWS)
 
-    return {node.name for node in model.graph.node if small(node)}
+    return {node.name for node in model.graph.node if node.op_type in _MATRICES and small(node)}
