@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import Mutant, asked_for, kills
+from harness import Mutant, asked_for, judged
 
 FAMILIES = ["convolutional", "encoder", "decoder", "mixture", "diffusion", "recurrent", "sentences"]
 
@@ -79,4 +79,6 @@ MUTANTS = [
 
 @pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
-    kills("backend", mutant)
+    result = judged("backend", mutant)
+    assert result.outcome == "failed", f"{mutant.name} survives: {result}"
+    assert mutant.says in result.reason

@@ -11,7 +11,7 @@ from hardpoint.testing.every.inside.probe import plain
 from hardpoint.testing.every.probing import judge
 from hardpoint.testing.settings import Settings
 from hardpoint.testing.subject import Subject
-from harness import MODULES, Mutant, asked_for, kills, run_checks
+from harness import MODULES, Mutant, asked_for, judged, run_checks
 
 MODULE = "mutants_every"
 ONE_DEVICE = '["backend:{}"]\nconfig = {{ devices = 1 }}\n'
@@ -123,7 +123,9 @@ def mutants(monkeypatch):
 
 @pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
-    kills("backend", mutant)
+    result = judged("backend", mutant)
+    assert result.outcome == "failed", f"{mutant.name} survives: {result}"
+    assert mutant.says in result.reason
 
 
 @pytest.mark.parametrize(("kind", "name", "check", "says"), IN_PROCESS)

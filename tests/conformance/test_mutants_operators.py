@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import Mutant, asked_for, kills, run_checks
+from harness import Mutant, asked_for, judged, run_checks
 
 RELU = ("--operators", "relu/float32", "--workers", "1")
 SECONDS = ("--operator-seconds", "2")
@@ -30,7 +30,9 @@ MUTANTS = [
 
 @pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
-    kills("backend", mutant)
+    result = judged("backend", mutant)
+    assert result.outcome == "failed", f"{mutant.name} survives: {result}"
+    assert mutant.says in result.reason
 
 
 def test_a_backend_without_the_flaw_passes_all_of_them():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import Mutant, asked_for, kills, run_checks
+from harness import Mutant, asked_for, judged, run_checks
 
 _MODULE = "mutants_partitioner"
 
@@ -47,7 +47,9 @@ MUTANTS = [
 
 @pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
-    kills("partitioner", mutant)
+    result = judged("partitioner", mutant)
+    assert result.outcome == "failed", f"{mutant.name} survives: {result}"
+    assert mutant.says in result.reason
 
 
 def test_a_correct_one_that_uses_costs_passes():

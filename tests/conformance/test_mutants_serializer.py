@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Mutant, asked_for, kills, run_checks
+from harness import Mutant, asked_for, judged, run_checks
 
 _PLUGIN = Path(__file__).parents[2] / "plugins" / "safetensors" / "tests"
 _GOLDEN = f'golden = "{_PLUGIN / "golden"}"'
@@ -114,7 +114,9 @@ MUTANTS = [
 
 @pytest.mark.parametrize("mutant", asked_for(MUTANTS), ids=str)
 def test_the_kit_kills_the_mutant(mutant):
-    kills("serializer", mutant)
+    result = judged("serializer", mutant)
+    assert result.outcome == "failed", f"{mutant.name} survives: {result}"
+    assert mutant.says in result.reason
 
 
 def test_a_correct_one_that_only_reads_is_checked_on_its_golden_files():
