@@ -14,6 +14,7 @@ from hardpoint_openvino.exact import as_in_pytorch
 from hardpoint_openvino.folding import fold
 from hardpoint_openvino.options import Options
 from hardpoint_openvino.origin import compile_error, in_words
+from hardpoint_openvino.planar import compile_planar
 from hardpoint_openvino.program import decompose, take_apart
 from hardpoint_openvino.quantize import QUANTIZED, quantize
 from hardpoint_openvino.runtime import ov
@@ -45,7 +46,14 @@ def compile_segment(
     elif options.fold:
         model = fold(model, [tensor for _, tensor in source.weights.values()])
     settings = options.settings(asked.precision, sdk.settable(name))
-    compiled = compile_model(model, name, settings)
+
+    def compiling(made: ov.Model) -> ov.CompiledModel:
+        return compile_model(made, name, settings)
+
+    if name == "CPU":
+        model, compiled = compile_planar(model, compiling)
+    else:
+        compiled = compiling(model)
     files: dict[str, bytes] = {}
     if options.blob:
         files[BLOB] = _blob(compiled)
