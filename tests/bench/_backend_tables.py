@@ -1,9 +1,9 @@
 """The table of one model, measured in slices, and the final among the best of all slices.
 
 A slice is one backend in one precision, beside eager PyTorch in the same rounds: minutes, not hours.
-Ratios to eager hold across slices, whatever the machine did meanwhile; milliseconds do less. So what
-is claimed, and what ``auto`` is held against, comes from the final, where the best of all slices run
-in the same rounds.
+Ratios to eager hold across slices, whatever the machine did meanwhile, if it did so to eager, too;
+milliseconds do less. So what is claimed, and what ``auto`` is held against, comes from the final,
+where the best of all slices, by the one and by the other, run in the same rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from hardpoint.measuring.results import Failure
 from hardpoint.measuring.session import Session
 from hardpoint.measuring.survey import Survey
 
-# Who is nearer to the fastest of a kind than this comes into the final, but no more than so many.
+# Who is nearer to the fastest of a kind than this comes into the final, but no more than so many
+# by ratio, and by time.
 NEAR, MOST = 1.05, 3
 
 
@@ -87,6 +88,8 @@ def contenders(
 ) -> list[Candidate]:  # fmt: skip
     """Who comes into the final: the fastest of each kind, those near it, and what auto chose.
 
+    By ratio and by time: eager itself may have been slow in the rounds of one slice alone.
+
     :param wanted: (precisions, greatest error; ``None``: what is usual, whatever it is on weights
         alone); no precisions: all. :param choices: ``Choice.to_json``.
     """
@@ -94,10 +97,11 @@ def contenders(
     for precisions, most in wanted:
         right = [r for r in bench.rows if speed(r) and (not precisions or r.precision in precisions)
                  and correct(r, most)]  # fmt: skip
-        right.sort(key=speed, reverse=True)
-        for row in right[:MOST]:
-            if speed(row) * NEAR >= speed(right[0]):
-                found.setdefault(candidate_of(row).key, candidate_of(row))
+        for fast in (speed, per_second):
+            right.sort(key=fast, reverse=True)
+            for row in right[:MOST]:
+                if fast(row) * NEAR >= fast(right[0]):
+                    found.setdefault(candidate_of(row).key, candidate_of(row))
     for choice in choices:
         won = read_candidate(choice["rows"][0]["candidate"])
         found.setdefault(won.key, won)
@@ -123,6 +127,11 @@ def speed(row: BenchRow) -> float:
     if row.eager or row.failure or row.timing is None:
         return 0.0
     return row.timing.ratio or 0.0
+
+
+def per_second(row: BenchRow) -> float:
+    """Calls, by the median time of one; 0: not known."""
+    return 1 / row.timing.p50 if row.timing and row.timing.p50 else 0.0
 
 
 def correct(row: BenchRow, most: float | None) -> bool:

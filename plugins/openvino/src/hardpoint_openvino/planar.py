@@ -7,6 +7,8 @@ transpositions, the first of which is no work then, a vectorized kernel does the
 that, bit for bit.
 
 Only the compiled model tells which places these are, and where the first transposition is work.
+It is done for one static size in four dimensions, and where nothing else takes the value: what
+shares a view's memory might be written to.
 """
 
 from __future__ import annotations
@@ -17,14 +19,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hardpoint import CompileError
 from hardpoint_openvino.runtime import op, ov
 
-# What the plugin calls its loop; the vectorized ones have other names.
+# What the plugin calls its loop (and a view that it took a transposition for): the vectorized ones
+# have other names. Its layouts are named by the order of the dimensions in memory.
 _LOOP = "reorder_f32"
+_CHANNELS_LAST = "acdb"
 _CHANNELS = range(16, 65)
 _RANK = 4
 _LEAST = 1 << 16  # numbers: a quarter of a millisecond
 _MARK = "hardpoint:channels-last:"
+_TRIES = 2
 
 
 class _Place(NamedTuple):
@@ -45,16 +51,32 @@ def compile_planar(
 ) -> tuple[ov.Model, ov.CompiledModel]:
     """``model`` with transpositions where they replace loops, compiled.
 
-    :param compiling: compiles a model; asked two or three times where there are loops.
+    The model as it is, compiled, where that cannot be done: it is right, too.
+
+    :param compiling: compiles a model; asked once where there are no loops, thrice at most.
     """
     compiled = compiling(model)
+    try:
+        return _tried(model, compiled, compiling) or (model, compiled)
+    except (RuntimeError, ValueError, CompileError):
+        return model, compiled
+
+
+def _tried(
+    model: ov.Model, compiled: ov.CompiledModel, compiling: Callable[[ov.Model], ov.CompiledModel]
+) -> tuple[ov.Model, ov.CompiledModel] | None:
     places = list(_loops(compiled))
-    while places and (made := _transposed(model, places)):
+    for _ in range(_TRIES):
+        made = _transposed(model, places) if places else None
+        if made is None:
+            return None
         again = compiling(made)
-        if not (worse := _kept(again)):
+        worse = _kept(again)
+        if not worse:
             return made, again
+        del again  # two compiled models at a time are enough
         places = [place for at, place in enumerate(places) if at not in worse]
-    return model, compiled
+    return None
 
 
 def _loops(compiled: ov.CompiledModel) -> Iterator[_Place]:
@@ -64,10 +86,13 @@ def _loops(compiled: ov.CompiledModel) -> Iterator[_Place]:
         shape = tuple(node.get_output_partial_shape(0).to_shape())
         if len(shape) != _RANK or shape[1] not in _CHANNELS or prod(shape) < _LEAST:
             continue
+        giver = node.input_value(0).get_node()
+        if _said(giver, "outputLayouts") != _CHANNELS_LAST:
+            continue
         takers = [port.get_node() for port in node.output(0).get_target_inputs()]
         yield _Place(
             shape,
-            _names(node.input_value(0).get_node()),
+            _names(giver),
             frozenset().union(*map(_names, takers)),
             any(_said(taker, "layerType") == "Output" for taker in takers),
         )
@@ -83,7 +108,7 @@ def _kept(compiled: ov.CompiledModel) -> set[int]:
 def _transposed(model: ov.Model, places: Sequence[_Place]) -> ov.Model | None:
     """The model with transpositions at these places; ``None``: it has no such places."""
     made = model.clone()
-    ports = [port for node in made.get_ordered_ops() for port in node.outputs()]
+    ports = [node.output(0) for node in made.get_ordered_ops() if node.get_output_size() == 1]
     changed = [_transpose(place, f"{_MARK}{at}", ports) for at, place in enumerate(places)]
     return made if any(changed) else None
 
@@ -95,9 +120,8 @@ def _transpose(place: _Place, mark: str, ports: Sequence[ov.Output]) -> bool:
         for port in ports
         if port.get_node().get_friendly_name() in place.before and port.get_partial_shape() == shape
     ]
-    # Of fused operators, the last.
-    takers = [taker for taker in of[-1].get_target_inputs() if _takes(taker, place)] if of else []
-    if not takers:
+    takers = of[-1].get_target_inputs() if of else ()  # of fused operators, the last
+    if not takers or not all(_takes(taker, place) for taker in takers):
         return False
     batch, channels, height, width = place.shape
     last = op.transpose(of[-1], np.array([0, 2, 3, 1]))
