@@ -93,8 +93,8 @@ def plain(compiled, monkeypatch):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def has_the_loop(build, export):
-    """By other means than what is tested: the layouts on both sides, and the name."""
+def channels_last(build, export):
+    """Whether OpenVINO's convolutions keep the channels last here, told by the kind of their kernel."""
     made = build(export(Gated(torch.nn.Conv2d(32, 32, 1)).eval(), X))
     found = made._compiled.get_runtime_model().get_ordered_ops()
     facts = [{key: str(value.value) for key, value in op.get_rt_info().items()} for op in found]
