@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from hardpoint_openvino.runtime import ov
 
@@ -67,14 +66,15 @@ def operations(compiled: ov.CompiledModel) -> dict[str, Counter[str]]:
     """Precision -> layer type -> how many of the operations that compute run in it."""
     counts: dict[str, Counter[str]] = {}
     for node in compiled.get_runtime_model().get_ops():
-        info = node.get_rt_info()
-        layer, precision = _text(info, "layerType"), _text(info, "runtimePrecision")
+        layer, precision = said(node, "layerType"), said(node, "runtimePrecision")
         if layer in _HEAVY:
             counts.setdefault(precision, Counter())[layer] += 1
     return counts
 
 
-def _text(info: Any, name: str) -> str:
+def said(node: ov.Node, name: str) -> str:
+    """What a compiled model's operator says of itself; ``""``: nothing."""
+    info = node.get_rt_info()
     return str(info[name].astype(str)) if name in info else ""
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hardpoint import CompileError
+from hardpoint_openvino.facts import said
 from hardpoint_openvino.runtime import op, ov
 
 # What the plugin calls its loop (and a view that it took a transposition for): the vectorized ones
@@ -81,20 +82,20 @@ def _tried(
 
 def _loops(compiled: ov.CompiledModel) -> Iterator[_Place]:
     for node in compiled.get_runtime_model().get_ordered_ops():
-        if _said(node, "primitiveType") != _LOOP or node.get_output_partial_shape(0).is_dynamic:
+        if said(node, "primitiveType") != _LOOP or node.get_output_partial_shape(0).is_dynamic:
             continue
         shape = tuple(node.get_output_partial_shape(0).to_shape())
         if len(shape) != _RANK or shape[1] not in _CHANNELS or prod(shape) < _LEAST:
             continue
         giver = node.input_value(0).get_node()
-        if _said(giver, "outputLayouts") != _CHANNELS_LAST:
+        if said(giver, "outputLayouts") != _CHANNELS_LAST:
             continue
         takers = [port.get_node() for port in node.output(0).get_target_inputs()]
         yield _Place(
             shape,
             _names(giver),
             frozenset().union(*map(_names, takers)),
-            any(_said(taker, "layerType") == "Output" for taker in takers),
+            any(said(taker, "layerType") == "Output" for taker in takers),
         )
 
 
@@ -146,9 +147,4 @@ def _takes(taker: ov.Input, place: _Place) -> bool:
 
 
 def _names(node: ov.Node) -> frozenset[str]:
-    return frozenset(filter(None, _said(node, "originalLayersNames").split(",")))
-
-
-def _said(node: ov.Node, key: str) -> str:
-    facts = node.get_rt_info()
-    return str(facts[key].value) if key in facts else ""
+    return frozenset(filter(None, said(node, "originalLayersNames").split(",")))
