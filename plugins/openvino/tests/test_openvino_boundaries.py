@@ -35,7 +35,7 @@ def as_float(x):
     return x.to(torch.float32)
 
 
-@pytest.mark.parametrize(
+each_dtype = pytest.mark.parametrize(
     ("dtype", "function", "precision"),
     [
         (torch.float32, twice, "fp32"),
@@ -46,18 +46,33 @@ def as_float(x):
         (torch.bool, torch.logical_not, "fp32"),
     ],
 )
-def test_inputs_are_read_where_they_lie_and_results_written_where_they_stay(
-    dtype, function, precision, device
+SMALL = torch.tensor([[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.fixture
+def called(device):
+    """A model's one request after a call with ``numbers``, the input, and the result."""
+
+    def call(numbers, dtype, function, precision):
+        if precision == "bf16" and "BF16" not in device.properties["computes_in"]:
+            pytest.skip("this processor has no bf16")
+        x = numbers.to(dtype)
+        model = model_of(function, x, precision=precision)
+        result = model(x)
+        assert torch.equal(result, function(x))
+        assert model.segments[0].copies.counts() == {}
+        [request] = model.segments[0].executable._free
+        return model, request._request, x, result
+
+    return call
+
+
+@each_dtype
+def test_inputs_of_a_size_are_read_where_they_lie_and_results_written_where_they_stay(
+    dtype, function, precision, called
 ):
-    if precision == "bf16" and "BF16" not in device.properties["computes_in"]:
-        pytest.skip("this processor has no bf16")
-    x = torch.tensor([[0, 1, 2], [3, 4, 5]]).to(dtype)
-    model = model_of(function, x, precision=precision)
-    result = model(x)
-    assert torch.equal(result, function(x))
-    assert model.segments[0].copies.counts() == {}
-    [request] = model.segments[0].executable._free
-    assert request.get_output(0).data.ctypes.data == result.data_ptr()
+    _, request, x, result = called(SMALL.repeat(64, 128), dtype, function, precision)
+    assert request.get_output_tensor(0).data.ctypes.data == result.data_ptr()
     # The request runs again as the call has left it: it sees what was written to the input since,
     # and its results come up in the tensor that the caller has.
     before = result.clone()
@@ -65,6 +80,57 @@ def test_inputs_are_read_where_they_lie_and_results_written_where_they_stay(
     request.infer(share_outputs=True)
     assert torch.equal(result, function(x))
     assert not torch.equal(result, before)
+
+
+@each_dtype
+def test_small_inputs_and_results_are_copied_into_and_out_of_the_request(
+    dtype, function, precision, called
+):
+    model, request, x, result = called(SMALL, dtype, function, precision)
+    read, written = request.get_input_tensor(0).data.ctypes.data, request.get_output_tensor(0).data
+    assert read != x.data_ptr()
+    assert written.ctypes.data != result.data_ptr()
+    before = result.clone()
+    turned = x.flip(0, 1)
+    assert torch.equal(model(turned), function(turned))
+    assert torch.equal(result, before)
+    # OpenVINO was told of these places once.
+    assert request.get_input_tensor(0).data.ctypes.data == read
+    assert request.get_output_tensor(0).data.ctypes.data == written.ctypes.data
+
+
+def test_a_small_input_may_have_strides_and_come_in_and_out_of_inference_mode():
+    x = torch.randn(3, 2)
+    with torch.inference_mode():  # the request and its places are made here
+        model = model_of(twice, torch.randn(2, 3))
+        inside = model(torch.ones(2, 3))
+    assert torch.equal(inside, torch.full((2, 3), 2.0))
+    for given in (x.t(), torch.ones(3).expand(2, 3), torch.randn(2, 3)):
+        assert torch.equal(model(given), given + given)
+
+
+def test_small_and_large_ones_in_one_call():
+    def both(x):
+        return x * 2, x.sum(), x[:, :1] + 1, x - 1
+
+    x = torch.arange(20_000.0).reshape(100, 200) / 20_000
+    model = model_of(both, x)
+    results = [model(given) for given in (x, -x)]
+    for given, found in zip((x, -x), results, strict=True):
+        for one, wanted in zip(found, both(given), strict=True):
+            torch.testing.assert_close(one, wanted)
+
+
+def test_a_refused_input_leaves_the_request_for_the_next_call():
+    for x in (SMALL, SMALL.repeat(64, 128)):
+        model = model_of(as_float, x)
+        model(x)
+        executable = model.segments[0].executable
+        before = list(executable._free)
+        with pytest.raises(hp.InputError, match="beyond 32 bits"):
+            model(x + 2**40)
+        assert executable._free == before
+        assert torch.equal(model(x), x.float())
 
 
 def test_the_next_call_has_memory_of_its_own():

@@ -132,10 +132,19 @@ def test_a_float_made_an_integer_is_declined(refusals):
 
 def test_static_sizes_and_dtypes_are_kept_by_the_executable_itself(export, build):
     made = build(export(lambda x: x * 2, torch.randn(4, 8)))
-    with pytest.raises(RuntimeError, match="shape"):
-        made(torch.randn(4, 9))
-    with pytest.raises(RuntimeError, match="precision: i32"):
+    with pytest.raises(InputError) as caught:
+        made(torch.randn(4, 1))  # copied into its place, it would be repeated
+    assert str(caught.value) == (
+        "input 0 is torch.float32 of shape [4, 1]\n"
+        "  cause: the segment was compiled for torch.float32 of shape [4, 8]"
+    )
+    with pytest.raises(InputError, match=r"is torch\.int32 of shape"):
         made(torch.ones(4, 8, dtype=torch.int32))
+    large = build(export(lambda x: x * 2, torch.randn(400, 80)))
+    with pytest.raises(RuntimeError, match="shape"):
+        large(torch.randn(400, 81))
+    with pytest.raises(RuntimeError, match="precision: i32"):
+        large(torch.ones(400, 80, dtype=torch.int32))
 
 
 def test_sizes_beyond_their_range_are_refused():

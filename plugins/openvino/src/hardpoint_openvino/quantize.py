@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from hardpoint_openvino.executable import numbers
 from hardpoint_openvino.options import Options
 from hardpoint_openvino.origin import compile_error, in_words
+from hardpoint_openvino.request import numbers
 from hardpoint_openvino.runtime import ov, unreported
 
 QUANTIZED = ("int8", "int8w", "int4w")
