@@ -40,6 +40,7 @@ TRAPS = {
     "hangs in a forked child": "kit:forked_after_load",
     "narrower precision by its own choice": "test_a_precision_that_it_chose_itself kit:facts_are_true",
     "the CPU instead of the device": "kit:no_silent_cpu_fallback",
+    "some weights shared with the live model": "test_weights_that_the_user_edits",
 }  # fmt: skip
 
 
@@ -353,3 +354,12 @@ def test_what_the_runtime_says_is_in_the_figures():
 def test_facts_that_are_not_well_formed_are_refused(flaw, cause):
     with pytest.raises(hp.ContractViolation, match=cause):
         compiled(flaw, Calls(torch.relu), torch.ones(2))
+
+
+def test_weights_that_the_user_edits_are_not_run_with():
+    linear = nn.Linear(3, 3)
+    run = compiled(Flawed, linear, torch.ones(1, 3))
+    with torch.no_grad():
+        linear.weight.mul_(2)
+    with pytest.raises(hp.VerificationError, match="the model's weights changed since"):
+        run(torch.ones(1, 3))

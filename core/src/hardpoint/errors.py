@@ -168,7 +168,9 @@ class CompileError(HardpointError):
 
 
 class VerificationError(CompileError):
-    """A compiled program gives other numbers than eager PyTorch."""
+    """A compiled program gives other numbers than eager PyTorch, or would: the weights that it was
+    compiled from were written to.
+    """
 
 
 class ArtifactError(HardpointError):

@@ -201,3 +201,22 @@ def test_eight_threads_share_one_executable(opened):
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        torch.randn(8, 4).t(),
+        torch.randn(1, 8).expand(4, 8),
+        torch.randn(8, 16)[::2, ::2],
+        torch.randn(9, 8)[5:],
+    ],
+    ids=["transposed", "expanded", "every other", "part"],
+)
+def test_strides_are_honoured(given, registry):
+    """ONNX Runtime takes an address, and reads on from there."""
+    module = torch.nn.Linear(8, 8).eval()
+    program = hp.capture(module, (torch.randn(4, 8),), registry=registry)
+    plan = hp.plan(program, targets=["onnxruntime"], registry=registry)
+    found = hp.compile(plan, registry=registry)(given)
+    torch.testing.assert_close(found, module(given).detach())

@@ -303,3 +303,26 @@ def test_group_norm_is_taken_in_every_dtype_that_is_claimed(
     got = build(export(function, x))(x)[0]
     assert got.dtype is dtype
     torch.testing.assert_close(got, function(x))
+
+
+class Embedded(torch.nn.Module):
+    """A table that OpenVINO reads where it lies, and a matrix that it repacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(4000, 64)
+        self.linear = torch.nn.Linear(64, 64)
+
+    def forward(self, ids):
+        return self.linear(self.table(ids))
+
+
+@pytest.mark.parametrize("part", ["table", "linear"])
+def test_a_model_whose_weights_were_edited_is_not_run_with_some_of_each(part):
+    module, ids = Embedded().eval(), torch.randint(0, 4000, (2, 8))
+    model = hp.compile(hp.plan(hp.capture(module, (ids,)), targets="openvino"))
+    torch.testing.assert_close(model(ids), module(ids).detach())
+    with torch.no_grad():
+        getattr(module, part).weight.mul_(2)
+    with pytest.raises(hp.VerificationError, match=f"1 changed, e.g. {part}.weight"):
+        model(ids)

@@ -31,8 +31,10 @@ from hardpoint.events import Event
 from hardpoint.interfaces.backend import PRECISIONS
 from hardpoint.interfaces.kinds import Target
 from hardpoint.planning.plan import Plan
-from hardpoint.runtime.model import CompiledModel, ModelFacts, fell_back_in_words
+from hardpoint.runtime.faults import fell_back_in_words
+from hardpoint.runtime.model import CompiledModel, ModelFacts
 from hardpoint.runtime.settling import settling
+from hardpoint.runtime.unchanged import Unchanged
 
 if TYPE_CHECKING:
     from hardpoint.registry.registry import Registry
@@ -203,7 +205,8 @@ def _assemble(
         held=held,
         facts=facts,
         emit=registry.emit,
-        write=save_unchanged(source),
+        write=save_unchanged(Unchanged(plan.program.name, source)),
+        current=Unchanged(plan.program.name, {n: t for n, t in source.items() if n not in held}),
         fallback=recovery,
         fell_back=tuple(left),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from hardpoint.errors import DeviceLost, HardpointError, OutOfMemory, RuntimeFault
@@ -78,3 +80,12 @@ def translated(error: Exception, what: str, *, provider: str, origin: str) -> Ru
 def _first_line(error: Exception) -> str:
     """CUDA's errors go on with lines of advice on debugging kernels."""
     return (str(error).strip().splitlines() or ["no message"])[0][:600]
+
+
+def fell_back_in_words(fact: Mapping[str, object]) -> str:
+    """The warning of a ``fell back`` event."""
+    to = ", ".join(map(str, fact["to"]))  # type: ignore[call-overload]
+    return (
+        f"{fact['program']}: segment {fact['segment']} falls back from {fact['from']} to {to} in "
+        f"{fact['precision']}: {fact['reason']}"
+    )

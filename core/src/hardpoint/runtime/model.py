@@ -19,6 +19,7 @@ from hardpoint.events import Event
 from hardpoint.program import dims
 from hardpoint.program.signature import Signature
 from hardpoint.runtime.check import InputCheck, Key
+from hardpoint.runtime.faults import fell_back_in_words
 from hardpoint.runtime.memory import refuse_overlaps, write_back
 from hardpoint.runtime.rebuild import rebuilder
 from hardpoint.runtime.schedule import Schedule
@@ -72,6 +73,8 @@ class CompiledModel:
     Inference only. A program that changes its own state (a cache, a counter) keeps that state in
     this object; such a program runs one call at a time.
 
+    :param current: called before each run; raises where the weights that it was compiled from have
+        changed. ``None``: nobody else has them.
     :param fallback: makes a segment anew whose device is lost or whose memory ran out.
     :param fell_back: one entry for each time that a target was left for another, the first first:
         ``segment``, ``from``, ``to``, ``reason`` and more.
@@ -84,6 +87,7 @@ class CompiledModel:
     facts: ModelFacts
     emit: Callable[[Event], None]
     write: Callable[[CompiledModel, Path], Path]
+    current: Callable[[], None] | None = None
     fallback: Fallback | None = None
     fell_back: tuple[Mapping[str, object], ...] = ()
     _retired: list[weakref.finalize[..., Wiring]] = field(
@@ -109,6 +113,7 @@ class CompiledModel:
         :raises InputError: unfit arguments, or a value that a backend refuses; nothing is written.
         :raises ProviderFailed: an executable raised; says which segment and backend.
         :raises RuntimeFault: so it did because memory ran out, or its device was lost.
+        :raises VerificationError: the weights changed since it was compiled in this process.
         """
         if self._plain and not kwargs and len(args) == self.schedule.inputs:
             inputs: Sequence[object] = args
@@ -122,6 +127,8 @@ class CompiledModel:
         :param watch: called with each segment, what it took and what it gave.
         """
         key = self._check(inputs)
+        if self.current is not None:
+            self.current()
         if self.schedule.input_writes:
             refuse_overlaps(self.signature, inputs, self._written)  # type: ignore[arg-type]
         grad = torch.is_grad_enabled()
@@ -288,12 +295,3 @@ class CompiledModel:
         if self.verification:
             rows.append(f"  verified: max error {float(str(self.verification['max_error'])):.3g}")
         return "\n".join(rows)
-
-
-def fell_back_in_words(fact: Mapping[str, object]) -> str:
-    """The warning of a ``fell back`` event."""
-    to = ", ".join(map(str, fact["to"]))  # type: ignore[call-overload]
-    return (
-        f"{fact['program']}: segment {fact['segment']} falls back from {fact['from']} to {to} in "
-        f"{fact['precision']}: {fact['reason']}"
-    )
