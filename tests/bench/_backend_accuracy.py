@@ -154,12 +154,11 @@ LIKE = {"digits": "resnet50", "sentences": "minilm", "language": "decoder-decode
 
 def measure(
     task: Task, targets: list[str], precisions: dict[str, list[str]],
-    winners: Sequence[Candidate] = (), *, every: bool,
+    winners: Sequence[Candidate] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Figures before, and after each precision.
 
     :param precisions: target -> what it has. :param winners: whose figures are wanted, too.
-    :param every: on each target, else on the first that can, in the order of ``targets``.
     """
     with torch.no_grad():
         rows: list[dict[str, Any]] = [{"label": "eager PyTorch fp32", "figures": task.score(task.module)}]  # fmt: skip
@@ -184,15 +183,8 @@ def measure(
             row["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return row
 
-    done: set[str] = set()
     for target in targets:
-        for precision in precisions[target]:
-            if precision in done and not every:
-                continue
-            row = figures(f"{target} {precision}", target, precision, {})
-            if "failed" not in row:
-                done.add(precision)
-            rows.append(row)
+        rows += [figures(f"{target} {p}", target, p, {}) for p in precisions[target]]
     for winner in winners:
         [(target, asked)] = winner.precisions.items()
         label = BenchRow.of(winner, 1).label

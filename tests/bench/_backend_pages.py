@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 REDUCED = (
     "**Reduced (`--quick`)**: each target's default variant and the most promising other one (for "
-    "decoding, all but those of cpu's compilers), the precisions that are claimed, `auto` with one error and four "
-    "minutes (for decoding and ViT, which four did not do for, ten: what it usually has), accuracy of each precision on the first target "
-    "that has it, and a decoder trained for a tenth of the steps."
+    "decoding, all but those of cpu's compilers), the precisions that are claimed, and `auto` with one error and four "
+    "minutes (for decoding and ViT, which four did not do for, ten: what it usually has)."
 )
 
 
@@ -38,12 +37,10 @@ def write(page: Page, run: Run, folder: Path | None) -> None:
         page.add(f"{machine_in_words(first.machine)}. Targets: {', '.join(run.targets)}.")
     if run.quick:
         page.add(REDUCED)
-    missing = [m.name for m in run.models if run.waiting(m)]
+    missing = [f"slices of {m.name}" for m in run.models if run.waiting(m)] + run.lacking()
     if missing:
-        page.add(f"**Not complete**: slices of {', '.join(missing)} are not measured yet.")
-    busy = [name for name, bench in benches.items() if bench.noisy]
-    if busy:
-        page.add(f"**The machine was busy** while these were timed: {', '.join(busy)}.")
+        page.add(f"**Not complete**: not measured yet are {', '.join(missing)}.")
+    _busy(page, run, benches)
     _claims(page, run, benches)
     _first(page, run, benches)
     _auto(page, run)
@@ -55,22 +52,31 @@ def write(page: Page, run: Run, folder: Path | None) -> None:
         _table(page, run, model, benches.get(model.name), folder)
 
 
+def _busy(page: Page, run: Run, benches: dict[str, Benchmark]) -> None:
+    finals = {m.name: found for m in run.models if (found := run.finals(m)) is not None}
+    for what, them in (("a final", finals), ("a slice", benches)):
+        busy = [name for name, bench in them.items() if bench.noisy]
+        if busy:
+            page.add(f"**The machine was busy** in {what} of {', '.join(busy)}.")
+
+
 def _claims(page: Page, run: Run, benches: dict[str, Benchmark]) -> None:
     limits = run.kept.known("limits", "machine")
     rows = [
         claim_row(model, claim, benches[model.name], run.finals(model), run.work(model),
-                  limits["data"])
+                  limits["data"], _resident(run, model))
         for model in run.models if model.name in benches and limits is not None
         for claim in claims_of(model)
     ]  # fmt: skip
     if not rows or limits is None:
         return
     known = limits["data"]
-    reached = sum(str(row[-1]) == "*reached*" for row in rows)
+    reached = sum(str(row[-1]).startswith("*reached*") for row in rows)
     page.add(
         f"## Published claims\n\nBest runtime here ÷ eager PyTorch in fp32, both in the same "
         f"rounds. {reached} of {len(rows)} are reached. Weights saved: what is compiled, beside "
-        "all weights in fp32, to half a percent; of such a claim, the fastest that saves enough. The floor is what this "
+        "all weights in fp32, to half a percent; of such a claim, the fastest that saves enough. In "
+        "brackets what a process saves, which has more in memory than weights (below). The floor is what this "
         f"machine needs at least: {known['fp32'] / 1e9:.0f} GFLOP/s in fp32, "
         f"{known['bf16'] / 1e9:.0f} in bf16 (large products in PyTorch or oneDNN), "
         f"{known['int8'] / 1e9:.0f} in int8 (by its instructions), {known['bytes'] / 1e9:.1f} GB/s "
@@ -147,16 +153,24 @@ def _auto_row(
     return [*cells, said, verdict(slower, 0.02)]
 
 
+def _resident(run: Run, model: Model) -> dict[str, float]:
+    """Label -> share of a process's memory that is saved, as far as known."""
+    kept = run.known_memory(model)
+    if kept is None:
+        return {}
+    data = kept["data"]
+    return {r["label"]: 1 - (r["private"] + r["mapped"]) / data["weights"] for r in data["rows"]}
+
+
 def _memory(page: Page, run: Run) -> None:
     for model in run.models:
-        keys = [c.key for c in run.winners(model)]
-        kept = run.kept.known("memory", model.name, candidates=keys)
+        kept = run.known_memory(model)
         if kept is None:
             continue
-        whole = kept["data"]["weights"]
+        whole, saved = kept["data"]["weights"], _resident(run, model)
         rows = [
             [row["label"], size(row["private"]), size(row["mapped"]),
-             f"{1 - (row['private'] + row['mapped']) / whole:.0%}", f"{1 - row['private'] / whole:.0%}"]
+             f"{saved[row['label']]:.0%}", f"{1 - row['private'] / whole:.0%}"]
             for row in kept["data"]["rows"]
         ]  # fmt: skip
         page.add(
@@ -234,7 +248,7 @@ def _accuracy(page: Page, run: Run) -> None:
 
     for name in TASKS:
         candidates = [c.key for c in run.accurate(name)]
-        kept = run.kept.known("accuracy", name, targets=run.targets, candidates=candidates)
+        kept = run.known_accuracy(name)
         if kept is None:
             _say_failed(
                 page, run, "accuracy", name, f"Accuracy on real data: {name}", candidates=candidates

@@ -96,7 +96,8 @@ class Run:
             options.data,
             {"quick": options.quick, "threads": options.threads, "rounds": options.rounds,
              "machine": processor()},
-            {part: {"errors": "on held-out inputs"} for part in ("table", "auto", "final")},
+            {**{part: {"errors": "on held-out inputs"} for part in ("table", "auto", "final")},
+             "accuracy": {"quick": False}},
             minutes=options.minutes, again=options.again, fresh=options.fresh,
         )  # fmt: skip
         options.cache.mkdir(parents=True, exist_ok=True)
@@ -294,6 +295,34 @@ class Run:
         with tempfile.TemporaryDirectory(dir=self.options.cache) as folder:
             return _backend_memory.measure(model, winners, self.options.threads, Path(folder))
 
+    def known_memory(self, model: Model) -> dict[str, Any] | None:
+        """What was measured of the memory of those that a model's claims are made with."""
+        keys = [c.key for c in self.winners(model)]
+        return self.kept.known("memory", model.name, candidates=keys)
+
+    def known_accuracy(self, task: str) -> dict[str, Any] | None:
+        """What was measured on a task, beside each precision's defaults of the claims' winners."""
+        keys = [c.key for c in self.accurate(task)]
+        return self.kept.known("accuracy", task, targets=self.targets, candidates=keys)
+
+    def lacking(self) -> list[str]:
+        """What a whole page has beside slices and choices, and is neither known nor failed."""
+        import _backend_accuracy
+
+        models = [m for m in self.models if self.bench(m) is not None]
+        found = [f"the final of {m.name}" for m in models if self.finals(m) is None]
+        found += [f"the memory of {m.name}" for m in models
+                  if m.kind == "decode" and self.known_memory(m) is None]  # fmt: skip
+        alone = [("cold", m.name) for m in models if m.name in COLD] + [("calls", "all")]
+        known, failed = self.kept.known, self.kept.failed
+        found += [
+            f"{part} of {name}" for part, name in alone
+            if known(part, name, targets=self.targets) is None
+            and not failed(part, name, targets=self.targets)
+        ]  # fmt: skip
+        tasks = [t for t in _backend_accuracy.TASKS if self.known_accuracy(t) is None]
+        return found + [f"accuracy on {task}" for task in tasks]
+
     def accurate(self, task: str) -> list[Candidate]:
         """Whose accuracy is measured on a task, beside each precision's defaults: those that the
         claims of the model of that kind are made with.
@@ -307,10 +336,10 @@ class Run:
         """Figures on held out data, by precision."""
         import _backend_accuracy
 
-        task = _backend_accuracy.TASKS[name](150 if self.quick else 1500)
+        task = _backend_accuracy.TASKS[name](1500)
         registry = hp.default_registry()
         has = {t: list(registry.info("backend", t).precisions) for t in self.targets}
-        return _backend_accuracy.measure(task, self.targets, has, winners, every=not self.quick)
+        return _backend_accuracy.measure(task, self.targets, has, winners)
 
     def _variants(self, model: Model, target: str, precision: str) -> list[str]:
         """The defaults and what promises most; for decoding, where they matter most, all but the

@@ -100,12 +100,21 @@ def test_minus_seven_divided_by_two_is_minus_four(opened, reasons):
         ("empty_like", torch.empty_like, (torch.randn(3),), "it leaves memory as it finds it"),
         ("as_strided", lambda x: x.as_strided((2, 2), (1, 1)), (torch.randn(4),), "it looks at memory by strides"),
         ("nonzero", torch.nonzero, (torch.randn(4) > 0,), "the size of a tensor of it depends on data"),
+        ("inv", torch.linalg.inv, (torch.eye(3),), "it checks its data, and ONNX has no operator that raises"),
+        ("cholesky", torch.linalg.cholesky, (torch.eye(3),), "it checks its data"),
+        ("solve", torch.linalg.solve, (torch.eye(3), torch.ones(3)), "it checks its data"),
+        ("soft_margin_loss", F.soft_margin_loss, (torch.ones(3).half(), torch.ones(3).half()), "is computed in float32"),
         ("complex", torch.fft.fft, (torch.randn(4),), "complex64, which is not computed"),
     ],
 )  # fmt: skip
 def test_what_it_computes_otherwise_is_refused_in_words(name, function, inputs, reason, reasons):
     told = " ".join(reasons(shared.exported(function, *inputs)).values())
     assert reason in told if reason != "." else told
+
+
+def test_what_cannot_be_decomposed_takes_no_neighbour_along(reasons):
+    program = shared.exported(lambda x: torch.relu(torch.linalg.inv(x + 1).exp()), torch.eye(3))
+    assert list(reasons(program)) == ["linalg_inv"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int32])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -160,3 +163,16 @@ def test_none_and_numbers_among_the_results_are_where_the_model_put_them():
         assert (three, nothing) == (3, None)
         assert torch.equal(negative, -x)
         torch.testing.assert_close(larger, x * 2 + 1)
+
+
+def test_a_closed_model_lets_go_of_its_requests_at_once():
+    """A request holds threads of OpenVINO's: none waits for Python to collect garbage."""
+    model = model_of(twice, torch.randn(2, 3))
+    model(torch.randn(2, 3))
+    [request] = (weakref.ref(one) for one in model.segments[0].executable._free)
+    gc.disable()
+    try:
+        model.close()
+        assert request() is None
+    finally:
+        gc.enable()

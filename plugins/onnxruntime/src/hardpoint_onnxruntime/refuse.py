@@ -56,6 +56,8 @@ def refusal(node: Node) -> str | None:
     if target.overloadpacket in _THROUGH_FLOAT and _int64(node):
         # Which elements depends on where they lie: a trial may find none.
         return f"{target} of large or negative integers: ONNX Runtime computes int64 as float64"
+    if target.overloadpacket is _aten.soft_margin_loss and node.meta["val"].dtype is torch.float16:
+        return f"{target} in float16: PyTorch's overflows, ONNX Runtime's is computed in float32"
     for value in _tensors(node):
         reason = _bad(value)
         if reason is not None:

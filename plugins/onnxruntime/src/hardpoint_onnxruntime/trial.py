@@ -145,6 +145,7 @@ def decomposed(
     whole.output(tuple(ends))
     try:
         made_program = exporter.decompose(exporter.program_of(whole, like))
+        _refuse_effects(made_program)
     except Exception as error:
         if len(pieces) == 1:
             failed(pieces[0], in_words(error, 200))
@@ -161,6 +162,12 @@ def decomposed(
             failed(piece, "its result is no tensor that is computed")
             continue
         yield _slice(piece, made_program, ends, owners)
+
+
+def _refuse_effects(program: ExportedProgram) -> None:
+    """Some decompose into a check that raises where data is unfit (``linalg.inv``)."""
+    if any(spec.kind is InputKind.TOKEN for spec in program.graph_signature.input_specs):
+        raise ValueError("it checks its data, and ONNX has no operator that raises")
 
 
 def _owners(

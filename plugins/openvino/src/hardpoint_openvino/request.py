@@ -57,10 +57,13 @@ class Request:
     ) -> None:
         request = compiled.create_infer_request()
         self.puts = [_taker(request, i, port) for i, port in enumerate(ins)]
-        self.run = self._in_place if alone else self._copied
-        self._request, self._outs = request, outs
+        self._request, self._outs, self._alone = request, outs, alone
         self._mine = [_place(request.set_output_tensor, i, port) for i, port in enumerate(outs)]
         self._large = [(i, *port[:2]) for i, port in enumerate(outs) if not port.small]
+
+    def run(self) -> tuple[torch.Tensor, ...]:
+        """Results of what was put."""
+        return self._in_place() if self._alone else self._copied()
 
     def _in_place(self) -> tuple[torch.Tensor, ...]:
         """Results of a size are written where they stay; small ones are copied out."""
