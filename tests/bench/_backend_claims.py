@@ -13,7 +13,7 @@ from hardpoint.benching.benchmark import Benchmark
 from hardpoint.benching.columns import agreement, figure
 from hardpoint.benching.row import BenchRow
 
-# What auto is asked for; only the first under --quick.
+# What auto is asked for.
 MAX_ERRORS = (5e-2, 1e-3)
 
 

@@ -137,7 +137,7 @@ class Run:
                     lambda t=target, p=precision: self.table(model, t, p),  # type: ignore[misc]
                 )  # fmt: skip
         if "auto" in self.parts:
-            for error in self.errors(model):
+            for error in MAX_ERRORS:
                 self.kept.measure(
                     f"auto-{error:g}", model.name,
                     lambda e=error: self.auto(model, e),  # type: ignore[misc]
@@ -166,10 +166,6 @@ class Run:
                 if not self.quick or precision in QUICK_PRECISIONS[model.kind]:
                     yield target, precision
 
-    def errors(self, model: Model) -> tuple[float, ...]:
-        """What auto is asked for on a model."""
-        return MAX_ERRORS[:1] if self.quick else MAX_ERRORS
-
     def auto_budget(self, model: Model) -> float:
         """Seconds; no less than it usually has where tables have variants, or compiling is slow."""
         usual = self.options.budget is None and (model.kind == "decode" or model.name == "vit-b")
@@ -180,7 +176,7 @@ class Run:
         parts: list[tuple[str, dict[str, object]]]
         parts = [(f"table-{t}-{p}", {}) for t, p in self.slices(model)]
         budget = self.auto_budget(model)
-        parts += [(f"auto-{e:g}", {"budget": budget}) for e in self.errors(model)]
+        parts += [(f"auto-{e:g}", {"budget": budget}) for e in MAX_ERRORS]
         known, failed = self.kept.known, self.kept.failed
         return [
             part for part, more in parts
@@ -229,7 +225,7 @@ class Run:
         """Error asked for -> auto's choice, as far as known."""
         budget = self.auto_budget(model)
         kept = {e: self.kept.known(f"auto-{e:g}", model.name, budget=budget)
-                for e in self.errors(model)}  # fmt: skip
+                for e in MAX_ERRORS}  # fmt: skip
         return {error: found["data"] for error, found in kept.items() if found is not None}
 
     def contenders(self, model: Model) -> list[Candidate]:
@@ -238,7 +234,7 @@ class Run:
         wanted: list[tuple[tuple[str, ...], float | None]] = [
             (claim.precisions, None) for claim in claims_of(model)
         ]
-        wanted += [((), error) for error in self.errors(model)]
+        wanted += [((), error) for error in MAX_ERRORS]
         if bench is None:
             return []
         found = tables.contenders(bench, wanted, self.choices(model).values())
