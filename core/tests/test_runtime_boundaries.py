@@ -82,6 +82,77 @@ def test_across_devices_it_is_one_copy_of_each_input_and_the_result_comes_home()
     assert {s.target.backend for s in model.segments} == {"near", "far"}
 
 
+class Brings(Inside):
+    """Brings results to the CPU in a way of its own."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.brought = []
+
+    def to_cpu(self, tensor):
+        found = tensor.clone()
+        self.brought.append((tensor.data_ptr(), found.data_ptr()))
+        return found
+
+
+@pytest.mark.parametrize("targets", [("far", "near"), ("far",), ("near", "far")])
+def test_what_goes_to_the_cpu_is_brought_by_the_executable_that_made_it(targets):
+    registry = mounted(near="cpu")
+    registry.add("backend", "far", OnDevice("far", SECOND, Brings))
+    model, peer = compiled(registry, targets), compiled(mounted(near="cpu"), ("near",))
+    far = [s for s in model.segments if s.target.backend == "far"]
+    near = [s for s in model.segments if s.target.backend == "near"]
+    for segment in far:
+        segment.executable.brought.clear()
+    x = torch.randn(2, 3, 8)
+    result = model(x)
+    torch.testing.assert_close(result, peer(x))
+    made = {t.data_ptr() for s in far for t in s.executable.given[-1]}
+    taken = {t.data_ptr() for s in near for t in s.executable.seen[-1]}
+    brought = [pair for s in far for pair in s.executable.brought]
+    assert brought
+    assert {source for source, _ in brought} <= made
+    assert {place for _, place in brought} <= taken | {result.data_ptr()}
+    assert not (taken | {result.data_ptr()}) & made  # nothing as it lies on the device
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return torch.relu(x).exp()
+
+
+@pytest.mark.parametrize("targets", [("far", "near"), ("far",)])
+@pytest.mark.parametrize(
+    ("way", "found"),
+    [
+        (lambda t: t.double(), "float64[2, 3, 8] on cpu"),
+        (lambda t: t.flatten(), "float32[48] on cpu"),
+        (lambda t: t.to("meta"), "float32[2, 3, 8] on meta"),
+        (lambda t: None, "NoneType"),
+    ],
+)
+def test_another_tensor_brought_to_the_cpu_breaks_the_contract(way, found, targets):
+    class Wrong(Inside):
+        wrong = False
+
+        def to_cpu(self, tensor):
+            return way(tensor) if Wrong.wrong else tensor
+
+    registry = mounted(near="cpu")
+    registry.add("backend", "far", OnDevice("far", SECOND, Wrong))
+    captured = hp.capture(Twice().eval(), (torch.ones(2, 3, 8),), registry=hp.Registry(path=[]))
+    model = compiled(registry, targets, captured)
+    Wrong.wrong = True
+    with pytest.raises(hp.ContractViolation) as error:
+        model(torch.ones(2, 3, 8))
+    assert error.value.what == "segment s0 on far brought a result to the CPU that is another"
+    assert error.value.provider == "backend:far"
+    assert error.value.cause == (
+        f"its executable's to_cpu() was given float32[2, 3, 8] on cpu and returned {found}"
+    )
+    assert error.value.remedy == "report it to the plugin's author"
+
+
 @pytest.mark.parametrize("case", ["counter", "ring_buffer", "two_buffers_swapped"])
 def test_state_is_kept_where_it_was_and_right_whatever_device_computes_it(case):
     one, other = (compiled(mounted(a=d), ("a",), case) for d in ("cpu", SECOND))

@@ -121,6 +121,42 @@ def measure(page: Page, target: str, name: str, model: object, inputs: tuple, ro
         page.add("Refused, and why:\n\n" + table(["way", "because"], refused))
 
 
+def to_the_cpu(page: Page, target: str, rounds: int) -> None:
+    """A large result of a small input, until it lies on the CPU; by the host's clock."""
+    import torch
+
+    import hardpoint as hp
+
+    class Outer(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """``[n]`` to ``[n, n]``."""
+            return torch.outer(x, x)
+
+    model, x = Outer().eval(), torch.randn(4096)
+    plan = hp.plan(hp.capture(model, (x,)), targets=[target])
+    backend, _, index = target.partition(":")
+    device = torch.device("cuda", int(index))
+    pageable = hp.compile(plan)
+    pinned = hp.compile(plan, options={backend: {"pinned": True}})
+    assert pinned(x).is_pinned()
+    times = interleaved(
+        {
+            "PyTorch eager, Tensor.to": lambda: discard(torch.outer(*[x.to(device)] * 2).to("cpu")),
+            "hardpoint": lambda: discard(pageable(x)),
+            "hardpoint, pinned": lambda: discard(pinned(x)),
+        },
+        rounds, warmup=3,
+    )  # fmt: skip
+    base = times["PyTorch eager, Tensor.to"].median
+    page.add(f"## {pageable(x).nbytes / 2**20:.0f} MiB to the CPU")
+    rows = [[way, *t.cells("ms"), ratio(base, t.median)] for way, t in times.items()]
+    page.add(table(["way", "ms", "best", "spread", "speed"], rows))
+
+
+def discard(result: object) -> None:
+    """A case that returns a number has timed itself; this one is timed."""
+
+
 def _moved(model: object, device: object) -> Callable[..., object]:
     import copy
 
@@ -178,6 +214,7 @@ def main() -> int:
     )
     for name, (model, inputs) in models().items():
         measure(page, target, name, model, inputs, options.rounds)
+    to_the_cpu(page, target, options.rounds)
     page.add(f"## The device\n\n{hardware(target)}")
     page.finish(options.output, __file__)
     return 0

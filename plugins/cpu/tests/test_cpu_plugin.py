@@ -147,9 +147,12 @@ def test_memory_in_parts_is_counted_and_told(tmp_path, monkeypatch):
     (tmp_path / "nodemask").touch()
     assert host.numa_nodes(tmp_path) == 3
     assert host.numa_nodes(tmp_path / "none") == 1
-    monkeypatch.setattr(host, "numa_nodes", lambda: 2)
+    monkeypatch.setattr(host, "NODES", tmp_path)
     [note] = plugin.hardpoint_backend_probe(ProbeRequest()).notes[-1:]
-    assert note.startswith("memory is in 2 NUMA nodes: keep the process in one (numactl")
+    assert note == (
+        "memory is in 3 NUMA nodes: keep the process in one (numactl --cpunodebind=0 --membind=0), "
+        "with no more threads than that node has cores, or a model (option numa)"
+    )
 
 
 def test_every_declared_option_exists():

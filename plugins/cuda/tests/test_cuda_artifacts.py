@@ -7,10 +7,12 @@ import importlib.util
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
-from hardpoint import Artifact, ArtifactError, CompileError
+from hardpoint import Artifact, ArtifactError, CompileError, OutOfMemory
 from hardpoint_cuda import bound, engine
 from hardpoint_cuda.options import Options
+from hardpoint_cuda.pinned import to_pinned
 from hardpoint_cuda.vendor import CUDA
 
 
@@ -95,6 +97,32 @@ def test_a_damaged_graph_is_refused_in_this_backend_s_name(backend, compiled, to
     with pytest.raises(ArtifactError, match=r"graph\.json is damaged") as caught:
         backend.load_for(damaged, tools.gpu())
     assert caught.value.provider == "backend:cuda"
+
+
+def test_what_goes_to_the_cpu_is_pinned_where_that_was_asked_for(compiled, backend, tools):
+    program = tools.exported(torch.nn.ReLU(), torch.ones(2, 3))
+    for asked in (False, True):
+        artifact = compiled(program, pinned=asked)
+        assert artifact.metadata["pinned"] is asked
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            executable = backend.load_for(artifact, tools.gpu())
+            given = torch.empty(3, 2, device="cuda:0").t()
+            found = executable.to_cpu(given)
+        assert (found.device.type, found.shape, found.stride()) == ("cpu", (2, 3), (1, 2))
+        assert executable.facts()["pinned"] is asked
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here: memory can be pinned")
+def test_memory_that_cannot_be_pinned_is_an_error_and_no_copy_without(tools):
+    with pytest.raises(OutOfMemory) as caught:
+        to_pinned(torch.ones(500, 2), tools.gpu(), CUDA)
+    assert caught.value.what == (
+        "the CPU's memory could not be pinned for a result of cuda:0: 4,000 bytes"
+    )
+    assert "pin_memory=True requires a CUDA or other accelerator backend" in caught.value.cause
+    assert caught.value.remedy == (
+        "free pinned memory, allow this process more of it, or compile without the option pinned"
+    )
 
 
 def test_the_artifact_tells_how_it_computes(compiled, tools):

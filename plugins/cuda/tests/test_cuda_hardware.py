@@ -176,6 +176,21 @@ def test_misaligned_inputs_of_compiled_code_are_right_too():
     torch.testing.assert_close(compiled(view), model(x).detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_what_goes_to_the_cpu_is_pinned_and_right_and_stays_so(graphs):
+    model, x, compiled = made(pinned=True, graphs=graphs)
+    plain = made(graphs=graphs)[2]
+    first = compiled(x)
+    kept = first.clone()
+    assert first.is_pinned()
+    assert not plain(x).is_pinned()
+    torch.testing.assert_close(first, model(x).detach(), rtol=1e-4, atol=1e-4)
+    for seed in range(1, 20):
+        other = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(compiled(other), model(other).detach(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(first, kept)
+
+
 @pytest.mark.skipif(len(FOUND.devices) < 2, reason="one device only")
 @pytest.mark.parametrize("order", [("cuda:0", "cuda:1"), ("cuda:1", "cuda:0")])
 def test_two_devices_hand_tensors_over(order):

@@ -136,6 +136,17 @@ class Executable(ABC):
         """
         return {}
 
+    def to_cpu(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A result of this executable, for a reader on the CPU, complete when this returns.
+
+        Called where a result, or what another segment reads, lives on the CPU and this executable's
+        device is another. To be overridden where the device has a faster way than PyTorch's copy
+        into pageable memory: into pinned memory, or no copy where both share their memory.
+
+        :returns: of the same shape and dtype. It stays valid, and no later call changes it.
+        """
+        return tensor.to("cpu")
+
     def close(self) -> None:
         """Let go of device memory and handles. Safe to call twice, and on a device that is lost."""
         return

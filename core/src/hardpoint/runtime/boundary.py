@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 Call = Callable[..., tuple[torch.Tensor, ...]]
+Leave = Callable[[torch.Tensor], torch.Tensor]
 
 
 class CopyError(Exception):
@@ -50,21 +51,26 @@ def entering(
     device: torch.device | None = None,
     strided: bool = True,
     alignment: int = 1,
+    leaving: Mapping[int, Leave] | None = None,
 ) -> Call:
     """``executable`` with what must be done to its inputs; itself, where that is nothing.
 
     :param device: where its inputs must be; ``None``: they are there.
     :param strided: it honours strides.
     :param alignment: bytes; its inputs' addresses must be multiples of this.
+    :param leaving: position of an input -> how it comes to ``device``, if not by ``Tensor.to``.
     """
     if device is None and alignment == 1 and strided:
         return executable
+
+    ways = leaving or {}
 
     def fit(position: int, given: torch.Tensor) -> torch.Tensor:
         tensor = given
         if device is not None:
             try:
-                tensor = given.to(device)
+                leave = ways.get(position)
+                tensor = given.to(device) if leave is None else leave(given)
             except Exception as error:
                 raise CopyError(position, error) from error
             if tensor is not given:

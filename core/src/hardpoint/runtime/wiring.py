@@ -9,8 +9,8 @@ import torch
 
 from hardpoint.errors import ContractViolation, DeviceLost, RuntimeFault
 from hardpoint.program.signature import Signature
-from hardpoint.runtime.boundary import Call, CopyError
-from hardpoint.runtime.schedule import Schedule
+from hardpoint.runtime.boundary import Call, CopyError, Leave
+from hardpoint.runtime.schedule import Schedule, Step
 from hardpoint.runtime.step import OpenedSegment
 
 Slots = list[torch.Tensor | None]
@@ -50,11 +50,20 @@ class Wiring:
         by_id = {s.id: s for s in segments}
         self._makers = {slot: by_id[s.segment] for s in schedule.steps for slot in s.outputs}
         moves, place = _places(schedule, signature, held, by_id)
+
+        def leaving(step: Step) -> dict[int, Leave]:
+            """How what a step on the CPU reads comes from other devices."""
+            makers = self._makers if by_id[step.segment].device.torch_device == "cpu" else {}
+            return {
+                at: makers[slot].to_cpu for at, slot in enumerate(step.inputs)
+                if slot in makers and place[slot] != "cpu"
+            }  # fmt: skip
+
         self._steps: list[
             tuple[Call, tuple[int, ...], tuple[int, ...], tuple[int, ...], OpenedSegment]
         ] = [
-            (by_id[s.segment].call(s.segment in moves), s.inputs, s.outputs, s.frees,
-             by_id[s.segment])
+            (by_id[s.segment].call(s.segment in moves, leaving(s)), s.inputs, s.outputs,
+             s.frees, by_id[s.segment])
             for s in schedule.steps
         ]  # fmt: skip
         # Some result or new value is not made where it must be in the end.
@@ -98,12 +107,15 @@ class Wiring:
         """What ``slot`` holds, at ``home``. Here an asynchronous device tells of its errors."""
         tensor = slots[slot]
         assert tensor is not None
+        maker = self._makers.get(slot)
         try:
+            if maker is not None and str(home) == "cpu" and maker.device.torch_device != "cpu":
+                return maker.to_cpu(tensor)
             return tensor.to(home)
         except Exception as error:
-            if slot not in self._makers:
+            if maker is None:
                 raise
-            fail(self._makers[slot], error)
+            fail(maker, error)
 
     def maker(self, slot: int) -> OpenedSegment:
         """The segment that fills ``slot``."""

@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 
 from hardpoint import (
     Artifact,
+    ArtifactError,
     Backend,
     CompileOptions,
     ConfigError,
@@ -17,11 +18,11 @@ from hardpoint import (
     Support,
     did_you_mean,
 )
-from hardpoint_cpu import eager, forks, host
+from hardpoint_cpu import eager, forks, host, numa
 from hardpoint_cpu.formats import AOT, EAGER, INDUCTOR
 from hardpoint_cpu.indices import refuse_negative
 from hardpoint_cpu.operators import Operators
-from hardpoint_cpu.options import Options, is_count
+from hardpoint_cpu.options import Options, is_count, is_node
 from hardpoint_cpu.origin import ORIGIN, PROVIDER, artifact_error
 from hardpoint_cpu.rewrite import in_precision
 from hardpoint_cpu.segment import Segment, from_program
@@ -59,11 +60,13 @@ class CpuBackend(Backend):
         if forks.here():
             return forks.elsewhere(self.compile, (program, device, options))
         wanted = Options.parse(options.backend, options.precision)
+        if wanted.numa is not None:
+            threads = wanted.threads or len(numa.cores(wanted.numa, ConfigError))
+            wanted = replace(wanted, threads=threads)
         segment = in_precision(from_program(program), options, wanted)
         artifact = self._compile(program, segment, options.precision, wanted)
-        if wanted.threads is None:
-            return artifact
-        return replace(artifact, metadata={**artifact.metadata, "threads": wanted.threads})
+        kept = {n: v for n in ("threads", "numa") if (v := getattr(wanted, n)) is not None}
+        return replace(artifact, metadata={**artifact.metadata, **kept}) if kept else artifact
 
     def _compile(
         self, program: ExportedProgram, segment: Segment, precision: str, wanted: Options
@@ -91,9 +94,15 @@ class CpuBackend(Backend):
             )
         if forks.here():
             return forks.elsewhere(self.load, (artifact, device))
-        made = self._load(artifact)
-        threads = _threads(artifact)
-        return made if threads is None else Threaded(made, threads)
+        threads, node = _threads(artifact), _node(artifact)
+
+        def opened() -> Executable:
+            made = self._load(artifact)
+            return made if threads is None else Threaded(made, threads)
+
+        if node is None:
+            return opened()
+        return numa.OnNode(opened, node, numa.cores(node, ArtifactError))
 
     def _load(self, artifact: Artifact) -> Executable:
         if artifact.format == EAGER:
@@ -120,6 +129,16 @@ def _threads(artifact: Artifact) -> int | None:
         return found
     raise artifact_error(
         f"the artifact is to compute on {found!r} threads", remedy="compile the segment again"
+    )
+
+
+def _node(artifact: Artifact) -> int | None:
+    """The option ``numa`` that the artifact was compiled with."""
+    found = artifact.metadata.get("numa")
+    if found is None or is_node(found):
+        return found
+    raise artifact_error(
+        f"the artifact is to run on NUMA node {found!r}", remedy="compile the segment again"
     )
 
 

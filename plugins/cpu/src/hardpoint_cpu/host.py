@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hardpoint import Device
 
+NODES = Path("/sys/devices/system/node")
 COMPILER_REMEDY = "install a C++ compiler (Debian: apt install g++), or name yours in CXX"
 
 # AOTInductor's names of instruction sets -> the kernel's flags that it relies on
@@ -68,9 +69,9 @@ def has_vnni() -> bool:
     return bool({"avx512_vnni", "avx_vnni", "amx_int8"} & set(info.get("flags", "").split()))
 
 
-def numa_nodes(folder: Path = Path("/sys/devices/system/node")) -> int:
+def numa_nodes(folder: Path | None = None) -> int:
     """Parts of the main memory that are near to some cores and far from others; 1: all is near."""
-    return max(1, sum(1 for path in folder.glob("node[0-9]*") if path.is_dir()))
+    return max(1, sum(1 for path in (folder or NODES).glob("node[0-9]*") if path.is_dir()))
 
 
 def compiler_missing() -> str | None:

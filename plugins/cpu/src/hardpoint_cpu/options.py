@@ -15,6 +15,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 SCALES: tuple[Scales, ...] = get_args(Scales)
 GROUP_SIZES = (32, 64, 128)
 _MOST_THREADS = 4096
+_LAST_NODE = 1023
 Word = TypeVar("Word", bound=str)
 
 
@@ -25,7 +26,9 @@ class Options:
     :param mode: how a segment is run.
     :param freezing: fold and repack weights when compiling.
     :param max_autotune: let Inductor time several kernels for each product.
-    :param threads: that a call computes on; ``None``: as the process says.
+    :param threads: that a call computes on; ``None``: as the process says, or one for each core of
+        the node.
+    :param numa: node of the machine that calls run on; ``None``: where the caller runs.
     :param group_size: columns of an int4 weight that share a scale.
     :param activation_scales: int8: measured on the examples, or anew in each call; ``None``: what
         suits the model.
@@ -37,6 +40,7 @@ class Options:
     threads: int | None = None
     group_size: int = 64
     activation_scales: Scales | None = None
+    numa: int | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, object], precision: str = "fp32") -> Options:
@@ -79,7 +83,10 @@ class Options:
         scales = given.get("activation_scales")
         if scales is not None:
             scales = _one_of("activation_scales", scales, SCALES)
-        return cls(mode, freezing, max_autotune, _threads(given.get("threads")), group_size, scales)
+        numa, threads = given.get("numa"), _threads(given.get("threads"))
+        if numa is not None and not is_node(numa):
+            raise _wrong(f"option numa is {numa!r}", "give the number of a node, 0 or more")
+        return cls(mode, freezing, max_autotune, threads, group_size, scales, numa)
 
 
 def _one_of(name: str, value: object, words: tuple[Word, ...]) -> Word:
@@ -98,6 +105,11 @@ def _flag(name: str, value: object) -> bool:
 def is_count(value: object) -> TypeGuard[int]:
     """Whether it is a number of threads."""
     return type(value) is int and 1 <= value <= _MOST_THREADS
+
+
+def is_node(value: object) -> TypeGuard[int]:
+    """Whether it is a number that a NUMA node may have."""
+    return type(value) is int and 0 <= value <= _LAST_NODE
 
 
 def _threads(value: object) -> int | None:

@@ -23,6 +23,8 @@ def hardpoint_backend_info() -> BackendInfo:
             "max_autotune": "with freezing: time several kernels for each product when compiling, "
             "which takes minutes (default false)",
             "threads": "that a call computes on (default: as torch.set_num_threads says)",
+            "numa": "NUMA node that calls run on, in a thread bound to its cores (default: where "
+            "the caller runs)",
             "group_size": "int4w: columns of a weight that share a scale, 32, 64 or 128 "
             "(default 64)",
             "activation_scales": "int8: static (observed on the examples) or dynamic (taken in "
@@ -49,7 +51,7 @@ def hardpoint_backend_probe(request: ProbeRequest) -> Probe:
     if nodes > 1:
         notes.append(
             f"memory is in {nodes} NUMA nodes: keep the process in one (numactl --cpunodebind=0 "
-            "--membind=0), with no more threads than that node has cores"
+            "--membind=0), with no more threads than that node has cores, or a model (option numa)"
         )
     return Probe.ready(host.device(), notes=tuple(notes))
 

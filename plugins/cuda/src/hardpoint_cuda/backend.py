@@ -165,7 +165,10 @@ class GpuBackend(Backend):
         shapes_kept = made.get("graphs")
         if isinstance(shapes_kept, int) and shapes_kept > 0:
             inner = graphs.GraphExecutable(inner, place, shapes_kept)
-        return GpuExecutable(inner, found, vendor, setting, lambda: _facts(artifact, inner))
+        return GpuExecutable(
+            inner, found, vendor, setting, lambda: _facts(artifact, inner),
+            pinned=made.get("pinned") is True,
+        )  # fmt: skip
 
 
 def _lowered(segment: Segment, precision: str, wanted: Options) -> Segment:

@@ -24,6 +24,7 @@ def facts(options: Options, precision: str, hardware: Hardware) -> dict[str, obj
         "needs": list(options.needs(precision)),
         "tf32": options.tf32,
         "graphs": options.graph_shapes if options.graphs else 0,
+        "pinned": options.pinned,
         "torch": hardware.torch,
         "device": hardware.name,
         "arch": hardware.arch,

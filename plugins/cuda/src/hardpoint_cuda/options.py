@@ -19,6 +19,8 @@ HELP = {
     "graph_shapes": "with graphs: so many sets of sizes are kept, the least recent goes (8)",
     "tf32": "compute float32 products with 10 bits of mantissa (default false)",
     "compute": "precision int8w: compute in bf16 (default), fp16 or fp32",
+    "pinned": "copy what goes to the CPU into pinned memory: faster, and locked for as long as it "
+    "is kept (default false)",
     "weights": "precision int8w: hold weights as int8 (default) or as fp8 (float8_e4m3fn)",
 }
 
@@ -34,6 +36,7 @@ class Options:
     tf32: bool = False
     compute: str = "bf16"
     weights: str = "int8"
+    pinned: bool = False
 
     @classmethod
     def parse(cls, given: Mapping[str, object], precision: str, vendor: Vendor) -> Options:

@@ -9,6 +9,7 @@ import torch
 from hardpoint import Executable
 from hardpoint_cuda.arithmetic import Held, Setting, read
 from hardpoint_cuda.faults import translated
+from hardpoint_cuda.pinned import to_pinned
 from hardpoint_cuda.vendor import Hardware, Vendor
 
 
@@ -19,6 +20,7 @@ class GpuExecutable(Executable):
 
     :param inner: runs with inputs that are on the device.
     :param facts: gives what is known of the artifact; :meth:`facts` adds what is read back.
+    :param pinned: results that go to the CPU are copied into pinned memory.
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class GpuExecutable(Executable):
         vendor: Vendor,
         setting: Setting,
         facts: Callable[[], Mapping[str, object]],
+        pinned: bool = False,
     ) -> None:
         self._inner = inner
         self._hardware = hardware
         self._vendor = vendor
         self._setting = setting
         self._facts = facts
+        self._pinned = pinned
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run.
@@ -65,7 +69,17 @@ class GpuExecutable(Executable):
             "device": hardware.name,
             "arch": hardware.arch,
             "tf32": tf32,
+            "pinned": self._pinned,
         }
+
+    def to_cpu(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A result on the CPU, pinned if that was asked for.
+
+        :raises OutOfMemory: the CPU's memory could not be pinned.
+        """
+        if not self._pinned:
+            return super().to_cpu(tensor)
+        return to_pinned(tensor, self._hardware, self._vendor)
 
     def close(self) -> None:
         """Let go of the device's memory."""
