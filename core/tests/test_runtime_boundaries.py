@@ -116,6 +116,31 @@ def test_what_goes_to_the_cpu_is_brought_by_the_executable_that_made_it(targets)
     assert not (taken | {result.data_ptr()}) & made  # nothing as it lies on the device
 
 
+@pytest.mark.parametrize("targets", [("far", "near"), ("far",)])
+def test_a_way_to_the_cpu_that_has_no_memory_is_the_maker_s_and_a_fallback_s(targets):
+    class Unpinned(Inside):
+        full = False
+
+        def to_cpu(self, tensor):
+            if Unpinned.full:
+                raise hp.OutOfMemory("nothing more can be pinned", remedy="free some")
+            return tensor
+
+    registry = mounted(near="cpu")
+    registry.add("backend", "far", OnDevice("far", SECOND, Unpinned))
+    x = torch.randn(2, 3, 8)
+    model, bare = compiled(registry, targets, fallback="near"), compiled(registry, targets)
+    want = model(x)
+    Unpinned.full = True
+    with pytest.raises(hp.OutOfMemory, match="nothing more can be pinned"):
+        bare(x)
+    with pytest.warns(hp.HardpointWarning, match="from far to near"):
+        got = model(x)
+    torch.testing.assert_close(got, want)
+    assert {row["from"] for row in model.fell_back} == {"far"}
+    assert {str(s.target) for s in model.segments} == {"near"}
+
+
 class Twice(nn.Module):
     def forward(self, x):
         return torch.relu(x).exp()

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-from hardpoint.errors import ContractViolation, DeviceLost, RuntimeFault
+from hardpoint.errors import ContractViolation, DeviceLost, HardpointError, RuntimeFault
 from hardpoint.program.signature import Signature
 from hardpoint.runtime.boundary import Call, CopyError, Leave
 from hardpoint.runtime.schedule import Schedule, Step
@@ -122,7 +122,12 @@ class Wiring:
         return self._makers[slot]
 
     def _copy_failed(self, reader: OpenedSegment, slot: int, error: Exception) -> NoReturn:
-        """Blame the one whose device it is: errors of asynchronous work come up in later copies."""
+        """Blame the one whose device it is: errors of asynchronous work come up in later copies.
+
+        What an executable's own `to_cpu` says of itself is its maker's.
+        """
+        if isinstance(error, HardpointError) and slot in self._makers:
+            fail(self._makers[slot], error)
         blamed = reader
         if isinstance(reader.failure(error), DeviceLost):
             blamed = self._makers.get(slot, reader)

@@ -79,10 +79,10 @@ class OnNode(Executable):
         self._inner = self._there(opened)
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._thread = ThreadPoolExecutor(
             1, f"hardpoint-cpu on node {self._node}", os.sched_setaffinity, (0, self._cores)
         )
+        self._process = os.getpid()  # last: another thread that reads it finds the new one
 
     def _there(self, call: Callable[..., Result], *given: object) -> Result:
         if self._process != os.getpid():  # threads do not come through a fork
