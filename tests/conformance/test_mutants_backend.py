@@ -33,6 +33,7 @@ MUTANTS = [
     calls("returns_inputs", "results_have_their_own_memory", "lies in the memory of input 0"),
     calls("shares_results", "results_have_their_own_memory", "in the memory of the result of"),
     calls("reuses_buffers", "results_outlive_the_next_call", "stay valid after the next call"),
+    calls("brings_to_one_buffer", "results_outlive_the_next_call", "brought to the CPU by to_cpu()"),
     calls("knows_by_address", "one_tensor_passed_twice", "with one tensor as both inputs"),
     calls("reverses", "several_results", "with several results"),
     calls("shares_among_threads", "eight_threads_at_once", "called by eight threads at once"),

@@ -100,6 +100,18 @@ class ReusesBuffers(Flawed):
         return tuple(b.copy_(r) for b, r in zip(self.buffers, results, strict=True))
 
 
+class BringsToOneBuffer(Flawed):
+    """Brings every result of one size to the CPU into one memory, as into a pinned one."""
+
+    def __init__(self, correct):
+        super().__init__(correct)
+        self.buffers = {}
+
+    def to_cpu(self, tensor):
+        key = (tensor.dtype, tensor.shape)
+        return self.buffers.setdefault(key, torch.empty_like(tensor, device="cpu")).copy_(tensor)
+
+
 class KnowsInputsByAddress(Flawed):
     """Binds inputs by their address: the second of two with one address is never bound."""
 
@@ -169,6 +181,7 @@ writes_to_inputs = flawed(WritesToInputs)
 returns_inputs = flawed(ReturnsInputs)
 shares_results = flawed(SharesResults)
 reuses_buffers = flawed(ReusesBuffers)
+brings_to_one_buffer = flawed(BringsToOneBuffer)
 knows_by_address = flawed(KnowsInputsByAddress)
 reverses = flawed(Reverses)
 shares_among_threads = flawed(SharesInputsAmongThreads)

@@ -53,19 +53,27 @@ class MemoryChecks:
 
     @check("computes")
     def test_results_outlive_the_next_call(self, subject: Subject) -> None:
-        """What a call gave does not change when the next one runs."""
+        """What a call gave, and what came of it to the CPU, outlasts the next calls unchanged."""
         examples = floats(6, 8)
         ready = bench_of(subject).claimed(_ANY, examples)
         with ready.opened() as opened:
             first = ready.call(opened, ready.placed(examples))
             copies = [t.clone() for t in first]
+            at_home = [opened.to_cpu(t) for t in first]
             for by in (1, 2, 3):
-                ready.call(opened, ready.placed(turned(examples, by)))
+                for result in ready.call(opened, ready.placed(turned(examples, by))):
+                    opened.to_cpu(result)
             for part, now, was in zip(ready.parts, first, copies, strict=True):
                 expect(
                     torch.equal(now, was),
                     f"the result of {part.name!r} from the first call changes during later calls; "
                     "the contract says: outputs stay valid after the next call",
+                )
+            for part, brought, was in zip(ready.parts, at_home, copies, strict=True):
+                expect(
+                    torch.equal(brought, was.cpu()),
+                    f"the result of {part.name!r}, brought to the CPU by to_cpu(), is another, or "
+                    "changes during later calls",
                 )
 
     @check("computes")
