@@ -116,29 +116,64 @@ def test_what_goes_to_the_cpu_is_brought_by_the_executable_that_made_it(targets)
     assert not (taken | {result.data_ptr()}) & made  # nothing as it lies on the device
 
 
-@pytest.mark.parametrize("targets", [("far", "near"), ("far",)])
-def test_a_way_to_the_cpu_that_has_no_memory_is_the_maker_s_and_a_fallback_s(targets):
-    class Unpinned(Inside):
-        full = False
+def lost() -> Exception:
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    error.error_code = 700
+    return error
+
+
+FAULTS = [
+    (lambda: hp.OutOfMemory("nothing more can be pinned", remedy="free some"), hp.OutOfMemory),
+    (MemoryError, hp.OutOfMemory),
+    (lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), hp.OutOfMemory),
+    (lambda: RuntimeError("std::bad_alloc"), hp.OutOfMemory),
+    (lost, hp.DeviceLost),
+]
+
+
+def bringing(fault):
+    """A registry whose backend ``far`` raises ``fault()`` when it brings to the CPU, once told."""
+
+    class Fails(Inside):
+        now = False
 
         def to_cpu(self, tensor):
-            if Unpinned.full:
-                raise hp.OutOfMemory("nothing more can be pinned", remedy="free some")
+            if Fails.now:
+                raise fault()
             return tensor
 
     registry = mounted(near="cpu")
-    registry.add("backend", "far", OnDevice("far", SECOND, Unpinned))
+    registry.add("backend", "far", OnDevice("far", SECOND, Fails))
+    return registry, Fails
+
+
+@pytest.mark.parametrize("targets", [("far", "near"), ("far",)])
+@pytest.mark.parametrize(("fault", "kind"), FAULTS)
+def test_a_fault_on_the_way_to_the_cpu_is_the_maker_s_and_a_fallback_s(fault, kind, targets):
+    registry, fails = bringing(fault)
     x = torch.randn(2, 3, 8)
     model, bare = compiled(registry, targets, fallback="near"), compiled(registry, targets)
     want = model(x)
-    Unpinned.full = True
-    with pytest.raises(hp.OutOfMemory, match="nothing more can be pinned"):
+    fails.now = True
+    with pytest.raises(kind) as error:
         bare(x)
+    assert error.value.provider == "backend:far"
     with pytest.warns(hp.HardpointWarning, match="from far to near"):
         got = model(x)
     torch.testing.assert_close(got, want)
     assert {row["from"] for row in model.fell_back} == {"far"}
     assert {str(s.target) for s in model.segments} == {"near"}
+
+
+@pytest.mark.parametrize("targets", [("far", "near"), ("far",)])
+def test_a_plain_failure_on_the_way_to_the_cpu_is_the_maker_s(targets):
+    registry, fails = bringing(lambda: AttributeError("no such buffer"))
+    model = compiled(registry, targets, fallback="near")
+    fails.now = True
+    with pytest.raises(hp.ProviderFailed, match="failed on far") as error:
+        model(torch.randn(2, 3, 8))
+    assert error.value.provider == "backend:far"
+    assert error.value.cause == "AttributeError: no such buffer"
 
 
 class Twice(nn.Module):
@@ -203,9 +238,7 @@ class Lost(torch.Tensor):
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         if cls.lost and function is torch.Tensor.to:
-            error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-            error.error_code = 700
-            raise error
+            raise lost()
         return super().__torch_function__(function, types, args, kwargs or {})
 
 

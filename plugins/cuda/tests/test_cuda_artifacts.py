@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from hardpoint import Artifact, ArtifactError, CompileError, OutOfMemory
-from hardpoint_cuda import bound, engine
+from hardpoint import Artifact, ArtifactError, CompileError, DeviceLost, OutOfMemory
+from hardpoint_cuda import bound, engine, running
 from hardpoint_cuda.options import Options
 from hardpoint_cuda.pinned import to_pinned
 from hardpoint_cuda.vendor import CUDA
@@ -99,8 +99,17 @@ def test_a_damaged_graph_is_refused_in_this_backend_s_name(backend, compiled, to
     assert caught.value.provider == "backend:cuda"
 
 
-def test_what_goes_to_the_cpu_is_pinned_where_that_was_asked_for(compiled, backend, tools):
+def test_what_goes_to_the_cpu_is_pinned_where_that_was_asked_for(
+    compiled, backend, tools, monkeypatch
+):
     program = tools.exported(torch.nn.ReLU(), torch.ones(2, 3))
+    pinned = []
+
+    def watched(tensor, hardware, vendor):
+        pinned.append((hardware.index, vendor.name))
+        return to_pinned(tensor, hardware, vendor)
+
+    monkeypatch.setattr(running, "to_pinned", watched)
     for asked in (False, True):
         artifact = compiled(program, pinned=asked)
         assert artifact.metadata["pinned"] is asked
@@ -110,6 +119,40 @@ def test_what_goes_to_the_cpu_is_pinned_where_that_was_asked_for(compiled, backe
             found = executable.to_cpu(given)
         assert (found.device.type, found.shape, found.stride()) == ("cpu", (2, 3), (1, 2))
         assert executable.facts()["pinned"] is asked
+        assert pinned == [(0, "cuda")] * asked
+
+
+def reported(code: int) -> torch.AcceleratorError:
+    error = torch.AcceleratorError("CUDA error: as the driver says it\nAdvice on debugging.")
+    error.error_code = code
+    return error
+
+
+@pytest.mark.parametrize("at", ["empty_like", "copy_"])
+def test_what_an_earlier_kernel_did_is_not_called_a_lack_of_memory(at, tools, monkeypatch):
+    def fails(*_, **__):
+        raise reported(700)
+
+    class Room:
+        copy_ = fails
+
+    monkeypatch.setattr(torch, "empty_like", fails if at == "empty_like" else lambda *_, **__: Room())
+    with pytest.raises(DeviceLost) as caught:
+        to_pinned(torch.ones(2), tools.gpu(), CUDA)
+    assert caught.value.what == (
+        "cuda:0 (a GPU of sm_90) is lost to this process: a kernel used an address that is not its own"
+    )
+    assert caught.value.provider == "backend:cuda"
+
+
+def test_a_driver_that_locks_no_more_memory_is_out_of_the_cpu_s(tools, monkeypatch):
+    def fails(*_, **__):
+        raise reported(2)
+
+    monkeypatch.setattr(torch, "empty_like", fails)
+    with pytest.raises(OutOfMemory, match="the CPU's memory could not be pinned") as caught:
+        to_pinned(torch.ones(2), tools.gpu(), CUDA)
+    assert caught.value.cause == "AcceleratorError: CUDA error: as the driver says it"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here: memory can be pinned")

@@ -9,10 +9,18 @@ import sys
 import pytest
 import torch
 
-from hardpoint import ArtifactError, CompileError, ConfigError, ProbeRequest, ProviderUnavailable
+from hardpoint import (
+    ArtifactError,
+    CompileError,
+    ConfigError,
+    OutOfMemory,
+    ProbeRequest,
+    ProviderUnavailable,
+)
 from hardpoint_cuda import bound, probing
 from hardpoint_cuda.backend import GpuBackend
 from hardpoint_cuda.options import Options
+from hardpoint_cuda.pinned import to_pinned
 from hardpoint_cuda.vendor import CUDA, Hardware
 from hardpoint_rocm import plugin, topology
 from hardpoint_rocm.vendor import ROCM
@@ -159,6 +167,13 @@ def test_a_refusal_bears_its_name(backend):
             program(torch.nn.Linear(2, 2), torch.ones(1, 2)), gpu("gfx1030"), "bf16", Options()
         )
     assert caught.value.what == "rocm:0 does not do what is asked for"
+    assert caught.value.provider == "backend:rocm"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a device is here: memory can be pinned")
+def test_what_cannot_be_pinned_bears_its_name():
+    with pytest.raises(OutOfMemory, match="a result of rocm:0: 8 bytes") as caught:
+        to_pinned(torch.ones(2), gpu(), ROCM)
     assert caught.value.provider == "backend:rocm"
 
 

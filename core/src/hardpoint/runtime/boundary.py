@@ -17,11 +17,14 @@ Leave = Callable[[torch.Tensor], torch.Tensor]
 
 
 class CopyError(Exception):
-    """Input ``position`` could not be brought to the segment's device; ``original`` says why."""
+    """Input ``position`` could not be brought to the segment's device; ``original`` says why.
 
-    def __init__(self, position: int, original: Exception) -> None:
+    :param makers: it was the executable that made the input, in bringing it to the CPU.
+    """
+
+    def __init__(self, position: int, original: Exception, makers: bool = False) -> None:
         super().__init__(position, original)
-        self.position, self.original = position, original
+        self.position, self.original, self.makers = position, original, makers
 
 
 class Copies:
@@ -68,11 +71,11 @@ def entering(
     def fit(position: int, given: torch.Tensor) -> torch.Tensor:
         tensor = given
         if device is not None:
+            leave = ways.get(position)
             try:
-                leave = ways.get(position)
                 tensor = given.to(device) if leave is None else leave(given)
             except Exception as error:
-                raise CopyError(position, error) from error
+                raise CopyError(position, error, makers=leave is not None) from error
             if tensor is not given:
                 copies.add("moved")
         if not strided and not tensor.is_contiguous():

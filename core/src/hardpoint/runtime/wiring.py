@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import torch
 
-from hardpoint.errors import ContractViolation, DeviceLost, HardpointError, RuntimeFault
+from hardpoint.errors import ContractViolation, DeviceLost, RuntimeFault
 from hardpoint.program.signature import Signature
 from hardpoint.runtime.boundary import Call, CopyError, Leave
 from hardpoint.runtime.schedule import Schedule, Step
@@ -82,7 +82,7 @@ class Wiring:
             try:
                 values = call(*[slots[i] for i in reads])
             except CopyError as failed:
-                self._copy_failed(segment, reads[failed.position], failed.original)
+                self._copy_failed(segment, reads[failed.position], failed)
             except Exception as error:
                 fail(segment, error)
             if type(values) is not tuple or len(values) != len(writes):
@@ -121,14 +121,11 @@ class Wiring:
         """The segment that fills ``slot``."""
         return self._makers[slot]
 
-    def _copy_failed(self, reader: OpenedSegment, slot: int, error: Exception) -> NoReturn:
-        """Blame the one whose device it is: errors of asynchronous work come up in later copies.
-
-        What an executable's own `to_cpu` says of itself is its maker's.
-        """
-        if isinstance(error, HardpointError) and slot in self._makers:
+    def _copy_failed(self, reader: OpenedSegment, slot: int, failed: CopyError) -> NoReturn:
+        """Blame the one whose device it is: errors of asynchronous work come up in later copies."""
+        error, blamed = failed.original, reader
+        if failed.makers:
             fail(self._makers[slot], error)
-        blamed = reader
         if isinstance(reader.failure(error), DeviceLost):
             blamed = self._makers.get(slot, reader)
             if blamed.device.torch_device == "cpu":

@@ -28,40 +28,44 @@ _WORDS = {
 def translated(error: Exception, hardware: Hardware, vendor: Vendor) -> HardpointError | None:
     """The reader's version of ``error``; ``None``: it is none of a device's."""
     where = f"{vendor.name}:{hardware.index} ({hardware.name})"
-    if isinstance(error, torch.OutOfMemoryError):
+    if said_no_memory(error):
         return _memory(error, where, hardware, vendor)
     if not isinstance(error, torch.AcceleratorError):
         return None
     code = getattr(error, "error_code", None)
-    if code == _MEMORY:
-        return _memory(error, where, hardware, vendor)
     if code in _OURS:
         return ProviderFailed(
             f"{where} refused a call: {_OURS[code]}",
-            provider=vendor.provider, origin=vendor.origin, cause=_first_line(error),
+            provider=vendor.provider, origin=vendor.origin, cause=first_line(error),
             remedy=f"install a PyTorch that was built for {hardware.arch}" if code == 209
             else "report it to the plugin's author; mode 'eager' may do meanwhile",
         )  # fmt: skip
     why = f": {_WORDS[code]}" if code in _WORDS else ""
     return DeviceLost(
         f"{where} is lost to this process{why}",
-        provider=vendor.provider, origin=vendor.origin, cause=_first_line(error),
+        provider=vendor.provider, origin=vendor.origin, cause=first_line(error),
         remedy="start a new process: none of this one can use the device again. The kernel that "
         "failed may be an earlier one, which CUDA_LAUNCH_BLOCKING=1 tells",
     )  # fmt: skip
+
+
+def said_no_memory(error: Exception) -> bool:
+    """Whether it is a device's, or its driver's, way to say that memory ran out."""
+    code = getattr(error, "error_code", None) if isinstance(error, torch.AcceleratorError) else None
+    return isinstance(error, torch.OutOfMemoryError) or code == _MEMORY
 
 
 def _memory(error: Exception, where: str, hardware: Hardware, vendor: Vendor) -> OutOfMemory:
     total = "" if hardware.memory is None else f" of {hardware.memory / 2**30:.1f} GiB"
     return OutOfMemory(
         f"{where} ran out of its memory{total}",
-        provider=vendor.provider, origin=vendor.origin, cause=_first_line(error),
+        provider=vendor.provider, origin=vendor.origin, cause=first_line(error),
         remedy="pass smaller inputs, free what else lives there, compile with a narrower "
         "precision, or with fallback=['cpu']",
     )  # fmt: skip
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The allocator and CUDA go on with lines of advice."""
     text = (str(error).strip().splitlines() or ["no message"])[0]
     return f"{type(error).__name__}: {text[:600]}"

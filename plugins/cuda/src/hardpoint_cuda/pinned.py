@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from hardpoint import OutOfMemory
+from hardpoint_cuda.faults import first_line, said_no_memory, translated
 from hardpoint_cuda.vendor import Hardware, Vendor
 
 
@@ -18,18 +19,25 @@ def to_pinned(tensor: torch.Tensor, hardware: Hardware, vendor: Vendor) -> torch
     """A copy on the CPU, in pinned memory; complete when this returns.
 
     :raises OutOfMemory: the system locks no more memory for this process.
+    :raises DeviceLost: what made the tensor, or the copy, lost the device.
     """
     try:
         room = torch.empty_like(tensor, device="cpu", pin_memory=True)
     except RuntimeError as error:
+        failure = translated(error, hardware, vendor)
+        if failure is not None and not said_no_memory(error):  # an earlier kernel's, told here
+            raise failure from error
         raise OutOfMemory(
             f"the CPU's memory could not be pinned for a result of {vendor.name}:{hardware.index}: "
             f"{tensor.nbytes:,} bytes",
             provider=vendor.provider,
             origin=vendor.origin,
-            cause=(str(error).strip().splitlines() or ["no message"])[0][:600],
+            cause=first_line(error),
             remedy="free pinned memory, allow this process more of it, or compile without the "
             "option pinned",
         ) from error
-    # Not without waiting: the caller may read it at once.
-    return room.copy_(tensor)
+    try:
+        # Not without waiting: the caller may read it at once.
+        return room.copy_(tensor)
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise translated(error, hardware, vendor) from error  # type: ignore[misc]  # never None
