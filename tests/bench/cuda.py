@@ -148,7 +148,11 @@ def to_the_cpu(page: Page, target: str, rounds: int) -> None:
         rounds, warmup=3,
     )  # fmt: skip
     base = times["PyTorch eager, Tensor.to"].median
-    page.add(f"## {pageable(x).nbytes / 2**20:.0f} MiB to the CPU")
+    page.add(
+        f"## {pageable(x).nbytes / 2**20:.0f} MiB to the CPU\n\n"
+        f"By the host's clock, from an input of {x.nbytes / 2**10:.0f} KiB on the CPU until the "
+        "result lies there."
+    )
     rows = [[way, *t.cells("ms"), ratio(base, t.median)] for way, t in times.items()]
     page.add(table(["way", "ms", "best", "spread", "speed"], rows))
 

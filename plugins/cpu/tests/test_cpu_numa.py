@@ -1,7 +1,8 @@
-"""Option ``numa``: threads bound to a node's cores, and a caller who is not."""
+"""Option ``numa``: threads bound to a node's processors, and a caller who is not."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hardpoint import ArtifactError, CompileOptions, ConfigError
+from hardpoint import ArtifactError, CompileOptions, ConfigError, ProviderFailed
 from hardpoint_cpu import numa
 
 HERE = str(Path(__file__).parent)
 pytestmark = pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity"), reason="this system binds no threads to cores"
+    not hasattr(os, "sched_getaffinity"), reason="this system binds no threads to processors"
 )
 
 
@@ -31,12 +32,12 @@ def program():
 
 @pytest.fixture
 def nodes(tmp_path, monkeypatch):
-    """A machine with these nodes, by their lists of cores, as Linux writes them."""
+    """A machine with these nodes, by their lists of processors, as Linux writes them."""
 
     def make(**lists: str) -> None:
-        for name, cores in lists.items():
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "cpulist").write_text(cores + "\n")
+        for name, processors in lists.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / "cpulist").write_text(processors + "\n")
         monkeypatch.setattr(numa, "NODES", tmp_path)
 
     return make
@@ -46,15 +47,19 @@ def allowed() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def tasks_on(cores: list[int]) -> set[str]:
-    """Threads of this process that may run on these cores alone."""
-    own = Path("/proc/self/task")
-    return {t.name for t in own.iterdir() if sorted(os.sched_getaffinity(int(t.name))) == cores}
+def tasks_on(processors: list[int]) -> set[str]:
+    """Threads of this process that may run on these alone."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            if sorted(os.sched_getaffinity(int(task.name))) == processors:
+                found.add(task.name)
+    return found
 
 
-@pytest.mark.skipif(len(allowed()) < 2, reason="one core only: it is bound anyway")
+@pytest.mark.skipif(len(allowed()) < 2, reason="one processor only: it is bound anyway")
 @pytest.mark.parametrize("mode", ["eager", "aot"])
-def test_calls_run_on_the_node_s_cores_and_the_caller_stays_free(mode, nodes, build):
+def test_calls_run_on_the_node_s_processors_and_the_caller_stays_free(mode, nodes, build):
     last = allowed()[-1]
     nodes(node0=str(allowed()[0]), node1=str(last))
     before, there = allowed(), tasks_on([last])
@@ -65,7 +70,7 @@ def test_calls_run_on_the_node_s_cores_and_the_caller_stays_free(mode, nodes, bu
     assert tasks_on([last]) - there
     assert allowed() == before
     facts = made.facts()
-    assert (facts["numa"], facts["cores"], facts["threads"]) == (1, [last], 1)
+    assert (facts["numa"], facts["processors"], facts["threads"]) == (1, [last], 1)
     made.close()
     end = time.monotonic() + 10
     while tasks_on([last]) - there:  # OpenMP's end a little later than the thread that had them
@@ -86,30 +91,34 @@ def test_threads_that_a_call_starts_are_bound_as_well(nodes, build):
 
 
 def test_a_machine_that_tells_of_no_nodes_is_one(tmp_path):
-    assert numa.cores(0, ConfigError, tmp_path) == set(allowed())
+    assert numa.processors(0, ConfigError, tmp_path) == set(allowed())
 
 
-def test_a_list_of_cores_is_read_as_linux_writes_it(nodes):
+def test_a_list_of_processors_is_read_as_linux_writes_it(nodes):
     first, last = allowed()[0], allowed()[-1]
     nodes(node0=f"{first}-{last},100000-100002", node3=f"{last}")
-    assert numa.cores(0, ConfigError) == set(allowed())
-    assert numa.cores(3, ConfigError) == {last}
+    assert numa.processors(0, ConfigError) == set(allowed())
+    assert numa.processors(3, ConfigError) == {last}
 
 
 def test_a_node_that_is_not_there_is_refused_in_words(nodes, build, backend):
-    nodes(node0=f"{allowed()[0]}", node2="100000")
+    nodes(node0=f"{allowed()[0]}", node1="", node2="100000")  # 1 is memory alone
+    with pytest.raises(ConfigError):
+        build(program(), numa=1, threads=2)
     with pytest.raises(ConfigError) as caught:
         build(program(), numa=1)
     assert str(caught.value).splitlines() == [
         "nothing can be bound to NUMA node 1",
         f"  provider: backend:cpu (from {caught.value.origin})",
-        "  cause: this machine has the nodes 0, 2",
+        "  cause: this machine has processors on the nodes 0, 2",
         "  remedy: name one of them",
     ]
     with pytest.raises(ConfigError) as caught:
         build(program(), numa=2)
-    assert caught.value.cause == "this process may use none of its cores"
-    assert caught.value.remedy == "name another node, or allow it the cores"
+    assert caught.value.cause == "the calling thread may use none of its processors"
+    assert caught.value.remedy == (
+        "name another node, or allow it these (taskset, the container's cpuset)"
+    )
     device = backend.devices()[0]
     artifact = backend.compile(program(), device, CompileOptions(backend={"numa": 0}))
     moved = replace(artifact, metadata={**artifact.metadata, "numa": 1})
@@ -128,10 +137,64 @@ def test_what_is_no_node_s_number_is_refused(value, build):
     assert caught.value.remedy == "give the number of a node, 0 or more"
 
 
+@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"])  # fmt: skip
+def test_where_openmp_places_its_threads_itself_the_node_could_not_hold_them(
+    name, build, monkeypatch
+):
+    monkeypatch.setenv(name, "0-1")
+    with pytest.raises(ConfigError) as caught:
+        build(program(), numa=0)
+    assert caught.value.cause == f"{name} is '0-1': OpenMP would place its threads itself"
+    assert caught.value.remedy == f"unset {name}, or leave the option numa out"
+    monkeypatch.setenv(name, "false")
+    build(program(), numa=0).close()
+
+
+class Pointwise(torch.nn.Module):
+    def forward(self, x):
+        return torch.tanh(x) * 2
+
+
+@pytest.mark.skipif(len(allowed()) < 2, reason="needs two processors")
+@pytest.mark.parametrize("mode", ["eager", "inductor", "aot"])
+def test_without_threads_it_takes_as_many_as_the_node_where_it_is_loaded(mode, nodes, backend):
+    first, last = allowed()[0], allowed()[-1]
+    x, device = torch.randn(512, 512), backend.devices()[0]
+    nodes(node0=f"{first}")
+    own = torch.export.export(Pointwise(), (x,), strict=False).run_decompositions({})
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # Inductor would write it into its code
+    try:
+        wanted = CompileOptions(backend={"numa": 0, "mode": mode})
+        artifact = backend.compile(own, device, wanted)
+    finally:
+        torch.set_num_threads(before)
+    nodes(node0=f"{first},{last}")
+    made = backend.load(artifact, device)
+    there = set(Path("/proc/self/task").iterdir())  # with the one that is bound
+    made(x)
+    assert len(set(Path("/proc/self/task").iterdir()) - there) == 1  # OpenMP's second
+    facts = made.facts()
+    assert (facts["threads"], facts["processors"]) == (2, [first, last])
+    made.close()
+
+
 def test_calls_of_several_threads_take_turns_and_are_right(build):
     made, plain = build(program(), numa=0), build(program())
     inputs = [torch.randn(256, 512) for _ in range(8)]
-    found = {}
+    found, inside = {}, []
+    call = made._inner
+
+    def counted(*given):
+        inside.append(1)
+        most.append(len(inside))
+        try:
+            time.sleep(0.01)  # long enough for the next to come in, were it let in
+            return call(*given)
+        finally:
+            inside.pop()
+
+    most, made._inner = [], counted
     threads = [
         threading.Thread(target=lambda i=i, x=x: found.update({i: made(x)[0]}))
         for i, x in enumerate(inputs)
@@ -140,8 +203,65 @@ def test_calls_of_several_threads_take_turns_and_are_right(build):
         thread.start()
     for thread in threads:
         thread.join()
+    assert most == [1] * 8
     for i, x in enumerate(inputs):
         assert torch.equal(found[i], plain(x)[0])
+
+
+def test_a_call_runs_in_its_caller_s_modes(build):
+    made, seen = build(program(), numa=0), []
+
+    def tells(*_):
+        seen.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        return ()
+
+    result = made(torch.ones(256, 512))[0]
+    assert not result.is_inference()
+    with torch.inference_mode():
+        assert made(torch.ones(256, 512))[0].is_inference()
+    made._inner = tells
+    for mode in (torch.enable_grad(), torch.no_grad(), torch.inference_mode()):
+        with mode:
+            made()
+    assert seen == [(True, False), (False, False), (False, True)]
+
+
+def test_after_close_a_call_is_refused_in_words(build):
+    made = build(program(), numa=0)
+    made.close()
+    made.close()
+    with pytest.raises(ProviderFailed) as caught:
+        made(torch.ones(256, 512))
+    assert str(caught.value).splitlines() == [
+        "a call came after close()",
+        f"  provider: backend:cpu (from {caught.value.origin})",
+        "  cause: the executable's thread has ended",
+        "  remedy: load the artifact again",
+    ]
+
+
+def test_what_is_closed_is_not_in_a_call(build):
+    made, order = build(program(), numa=0), []
+    inner = made._inner
+
+    class Watched:
+        def __call__(self, *inputs):
+            order.append("begins")
+            started.set()
+            time.sleep(0.1)
+            order.append("ends")
+            return inner(*inputs)
+
+        def close(self):
+            order.append("closed")
+
+    started, made._inner = threading.Event(), Watched()
+    caller = threading.Thread(target=made, args=(torch.ones(256, 512),))
+    caller.start()
+    assert started.wait(30)
+    made.close()
+    caller.join()
+    assert order == ["begins", "ends", "closed"]
 
 
 def test_an_error_of_a_call_reaches_the_caller(build):
@@ -152,7 +272,7 @@ def test_an_error_of_a_call_reaches_the_caller(build):
 
 
 FORKED = """
-import os, sys, torch
+import os, sys, threading, time, torch
 from hardpoint import CompileOptions
 from hardpoint_cpu import plugin
 sys.path.insert(0, sys.argv[1])
@@ -161,17 +281,40 @@ backend = plugin.hardpoint_backend_open({})
 device = backend.devices()[0]
 options = CompileOptions(backend={"numa": 0})
 made = backend.load(backend.compile(program(), device, options), device)
+shut = backend.load(backend.compile(program(), device, options), device)
+shut.close()
 x = torch.ones(256, 512)
 want = made(x)[0].numpy().tobytes()
 child = os.fork()
 if not child:
     # No operator of PyTorch in this thread, which came through the fork.
-    os._exit(0 if made(x)[0].numpy().tobytes() == want else 1)
+    inner, inside, most, right = made._inner, [], [], []
+    def counted(*given):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)
+        try:
+            return inner(*given)
+        finally:
+            inside.pop()
+    made._inner = counted
+    def call():
+        right.append(made(x)[0].numpy().tobytes() == want)
+    threads = [threading.Thread(target=call) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        shut(x)
+    except Exception as error:
+        right.append("after close()" in str(error))
+    os._exit(0 if right == [True] * 7 and most == [1] * 6 else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_a_forked_child_gets_a_thread_of_its_own():
+def test_a_forked_child_gets_one_thread_of_its_own():
     done = subprocess.run(
         [sys.executable, "-c", FORKED, HERE], capture_output=True, text=True, timeout=120
     )

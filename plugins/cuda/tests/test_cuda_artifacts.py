@@ -136,7 +136,9 @@ def test_what_an_earlier_kernel_did_is_not_called_a_lack_of_memory(at, tools, mo
     class Room:
         copy_ = fails
 
-    monkeypatch.setattr(torch, "empty_like", fails if at == "empty_like" else lambda *_, **__: Room())
+    monkeypatch.setattr(
+        torch, "empty_like", fails if at == "empty_like" else lambda *_, **__: Room()
+    )
     with pytest.raises(DeviceLost) as caught:
         to_pinned(torch.ones(2), tools.gpu(), CUDA)
     assert caught.value.what == (

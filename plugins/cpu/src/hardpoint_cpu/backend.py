@@ -18,7 +18,7 @@ from hardpoint import (
     Support,
     did_you_mean,
 )
-from hardpoint_cpu import eager, forks, host, numa
+from hardpoint_cpu import eager, forks, host, numa, on_node
 from hardpoint_cpu.formats import AOT, EAGER, INDUCTOR
 from hardpoint_cpu.indices import refuse_negative
 from hardpoint_cpu.operators import Operators
@@ -61,8 +61,7 @@ class CpuBackend(Backend):
             return forks.elsewhere(self.compile, (program, device, options))
         wanted = Options.parse(options.backend, options.precision)
         if wanted.numa is not None:
-            threads = wanted.threads or len(numa.cores(wanted.numa, ConfigError))
-            wanted = replace(wanted, threads=threads)
+            numa.processors(wanted.numa, ConfigError)  # whoever misspells it learns it here
         segment = in_precision(from_program(program), options, wanted)
         artifact = self._compile(program, segment, options.precision, wanted)
         kept = {n: v for n in ("threads", "numa") if (v := getattr(wanted, n)) is not None}
@@ -95,6 +94,10 @@ class CpuBackend(Backend):
         if forks.here():
             return forks.elsewhere(self.load, (artifact, device))
         threads, node = _threads(artifact), _node(artifact)
+        processors: frozenset[int] = frozenset()
+        if node is not None:
+            processors = numa.processors(node, ArtifactError)
+            threads = threads or len(processors)
 
         def opened() -> Executable:
             made = self._load(artifact)
@@ -102,7 +105,7 @@ class CpuBackend(Backend):
 
         if node is None:
             return opened()
-        return numa.OnNode(opened, node, numa.cores(node, ArtifactError))
+        return on_node.OnNode(opened, node, processors)
 
     def _load(self, artifact: Artifact) -> Executable:
         if artifact.format == EAGER:

@@ -1,36 +1,27 @@
-"""Option ``numa``: calls run on the cores of one node of the machine.
-
-Linux binds threads, not only processes, and what a bound thread starts is bound as it is, so that
-OpenMP's threads are, too. So calls are made by a thread of the executable's own, and the caller's
-process stays as it was. Memory that is touched first by such a thread comes from its node, unless
-that has none left (Linux, "NUMA Memory Policy": local allocation).
-"""
+"""Option ``numa``: which processors a node of the machine has for this thread."""
 
 from __future__ import annotations
 
-import contextvars
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
-import torch
-
-from hardpoint import Executable, HardpointError
+from hardpoint import HardpointError
 from hardpoint_cpu.host import NODES
 from hardpoint_cpu.origin import ORIGIN, PROVIDER
 
-Result = TypeVar("Result")
+# By these OpenMP places its threads itself, wherever the thread that starts them is bound
+# (OpenMP 5.2, "Environment Variables"; libgomp's and Intel's manuals for the last two).
+_PLACED = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
 
-def cores(node: int, error: type[HardpointError], folder: Path | None = None) -> frozenset[int]:
-    """The node's cores that this process may use, as numbers of the system.
+def processors(
+    node: int, error: type[HardpointError], folder: Path | None = None
+) -> frozenset[int]:
+    """The node's logical processors that this thread may use, as numbers of the system.
 
-    :param error: what is raised if there are none.
+    :param error: what is raised if there are none, or if no thread can be kept on them.
     :param folder: where Linux tells of its nodes. A machine without is one node, 0.
     """
-    folder = folder or NODES
 
     def refused(cause: str, remedy: str) -> HardpointError:
         return error(
@@ -39,19 +30,29 @@ def cores(node: int, error: type[HardpointError], folder: Path | None = None) ->
         )  # fmt: skip
 
     if not hasattr(os, "sched_getaffinity"):
-        raise refused("this system binds no threads to cores", "leave the option numa out")
+        raise refused("this system binds no threads to processors", "leave the option numa out")
+    for name in _PLACED:
+        value = os.environ.get(name, "")
+        if value and value.lower() not in ("false", "none", "disabled"):
+            raise refused(
+                f"{name} is {value!r}: OpenMP would place its threads itself",
+                f"unset {name}, or leave the option numa out",
+            )
     allowed = frozenset(os.sched_getaffinity(0))
-    known = {
+    told = {
         int(path.parent.name.removeprefix("node")): _numbers(path.read_text())
-        for path in folder.glob("node[0-9]*/cpulist")
-    } or {0: allowed}
+        for path in (folder or NODES).glob("node[0-9]*/cpulist")
+    }
+    # Some nodes are memory alone.
+    known = {number: found for number, found in told.items() if found} or {0: allowed}
     if node not in known:
         there = ", ".join(map(str, sorted(known)))
-        raise refused(f"this machine has the nodes {there}", "name one of them")
+        raise refused(f"this machine has processors on the nodes {there}", "name one of them")
     usable = known[node] & allowed
     if not usable:
         raise refused(
-            "this process may use none of its cores", "name another node, or allow it the cores"
+            "the calling thread may use none of its processors",
+            "name another node, or allow it these (taskset, the container's cpuset)",
         )
     return usable
 
@@ -63,42 +64,3 @@ def _numbers(text: str) -> frozenset[int]:
         first, _, last = part.partition("-")
         found.update(range(int(first), int(last or first) + 1))
     return frozenset(found)
-
-
-class OnNode(Executable):
-    """An executable that is opened and called by a thread bound to cores. Calls take turns.
-
-    :param opened: gives the executable.
-    """
-
-    def __init__(
-        self, opened: Callable[[], Executable], node: int, bound_to: frozenset[int]
-    ) -> None:
-        self._node, self._cores = node, bound_to
-        self._begin()
-        self._inner = self._there(opened)
-
-    def _begin(self) -> None:
-        self._thread = ThreadPoolExecutor(
-            1, f"hardpoint-cpu on node {self._node}", os.sched_setaffinity, (0, self._cores)
-        )
-        self._process = os.getpid()  # last: another thread that reads it finds the new one
-
-    def _there(self, call: Callable[..., Result], *given: object) -> Result:
-        if self._process != os.getpid():  # threads do not come through a fork
-            self._begin()
-        return self._thread.submit(contextvars.copy_context().run, call, *given).result()
-
-    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run, on the node."""
-        return self._there(self._inner, *inputs)
-
-    def facts(self) -> Mapping[str, object]:
-        """The inner one's, with the node and its cores."""
-        found = self._there(self._inner.facts)
-        return {**found, "numa": self._node, "cores": sorted(self._cores)}
-
-    def close(self) -> None:
-        """Let go of the thread and of what the inner one holds."""
-        self._inner.close()
-        self._thread.shutdown()

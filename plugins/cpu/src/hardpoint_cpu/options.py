@@ -26,8 +26,8 @@ class Options:
     :param mode: how a segment is run.
     :param freezing: fold and repack weights when compiling.
     :param max_autotune: let Inductor time several kernels for each product.
-    :param threads: that a call computes on; ``None``: as the process says, or one for each core of
-        the node.
+    :param threads: that a call computes on; ``None``: as the process says, or one for each
+        processor of the node where it is loaded.
     :param numa: node of the machine that calls run on; ``None``: where the caller runs.
     :param group_size: columns of an int4 weight that share a scale.
     :param activation_scales: int8: measured on the examples, or anew in each call; ``None``: what

@@ -22,9 +22,10 @@ def hardpoint_backend_info() -> BackendInfo:
             "(default false; int8: true); faster, and what was repacked is no longer shared",
             "max_autotune": "with freezing: time several kernels for each product when compiling, "
             "which takes minutes (default false)",
-            "threads": "that a call computes on (default: as torch.set_num_threads says)",
-            "numa": "NUMA node that calls run on, in a thread bound to its cores (default: where "
-            "the caller runs)",
+            "threads": "that a call computes on (default: as torch.set_num_threads says; numa: the "
+            "node's processors)",
+            "numa": "NUMA node that calls run on, in a thread bound to its processors (default: "
+            "where the caller runs)",
             "group_size": "int4w: columns of a weight that share a scale, 32, 64 or 128 "
             "(default 64)",
             "activation_scales": "int8: static (observed on the examples) or dynamic (taken in "

@@ -16,6 +16,7 @@ TUNING = "tuning"  # in an artifact's metadata
 class Tuning:
     """What of the options reaches Inductor.
 
+    :param dynamic_threads: code for any number of threads, as the machine that loads it has them.
     :param integers: look at what it made of int8 layers: its cache would skip that.
     """
 
@@ -23,11 +24,18 @@ class Tuning:
     max_autotune: bool = False
     threads: int | None = None
     integers: bool = False
+    dynamic_threads: bool = False
 
     @classmethod
     def of(cls, options: Options, precision: str) -> Tuning:
         """The part of the options that concerns the compiler."""
-        return cls(options.freezing, options.max_autotune, options.threads, precision == "int8")
+        return cls(
+            options.freezing,
+            options.max_autotune,
+            options.threads,
+            integers=precision == "int8",
+            dynamic_threads=options.numa is not None and options.threads is None,
+        )
 
     @classmethod
     def read(cls, metadata: Mapping[str, object]) -> Tuning:
@@ -40,7 +48,9 @@ class Tuning:
             made = cls(**found)  # type: ignore[arg-type]
         except TypeError:
             made = None
-        flags = () if made is None else (made.freezing, made.max_autotune, made.integers)
+        flags = () if made is None else (
+            made.freezing, made.max_autotune, made.integers, made.dynamic_threads
+        )  # fmt: skip
         right = made is not None and (made.threads is None or is_count(made.threads))
         if made is None or not right or not all(isinstance(flag, bool) for flag in flags):
             raise artifact_error(
@@ -60,6 +70,8 @@ class Tuning:
             patches |= {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
         if self.threads is not None:
             patches["cpp.threads"] = self.threads
+        if self.dynamic_threads:
+            patches["cpp.dynamic_threads"] = True
         if self.integers:
             # Kernels are cached all the same, by their source, and they are what takes long.
             patches["fx_graph_cache"] = False
