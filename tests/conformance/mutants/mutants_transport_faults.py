@@ -62,7 +62,7 @@ class File(Leaking):
 
 class Shared(Leaking):
     def leak(self):
-        Path("/dev/shm", f"acme-mutant-{uuid.uuid4()}").touch()
+        Path("/dev/shm", f"acme-mutant-leaked-{uuid.uuid4()}").touch()
 
 
 class Process(Leaking):
