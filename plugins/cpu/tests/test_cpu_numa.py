@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from hardpoint import ArtifactError, CompileOptions, ConfigError, ProviderFailed
-from hardpoint_cpu import numa
+from hardpoint_cpu import numa, on_node
+from hardpoint_cpu.tuning import Tuning
 
 HERE = str(Path(__file__).parent)
 pytestmark = pytest.mark.skipif(
@@ -137,17 +138,80 @@ def test_what_is_no_node_s_number_is_refused(value, build):
     assert caught.value.remedy == "give the number of a node, 0 or more"
 
 
-@pytest.mark.parametrize("name", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"])  # fmt: skip
-def test_where_openmp_places_its_threads_itself_the_node_could_not_hold_them(
-    name, build, monkeypatch
-):
-    monkeypatch.setenv(name, "0-1")
-    with pytest.raises(ConfigError) as caught:
-        build(program(), numa=0)
-    assert caught.value.cause == f"{name} is '0-1': OpenMP would place its threads itself"
-    assert caught.value.remedy == f"unset {name}, or leave the option numa out"
-    monkeypatch.setenv(name, "false")
-    build(program(), numa=0).close()
+PLACED = """
+import os, sys, threading, torch
+from hardpoint import ArtifactError, CompileOptions, ConfigError
+from hardpoint_cpu import numa, on_node
+for name in ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"):
+    if sys.argv[1] == "forget":
+        os.environ.pop(name, None)  # OpenMP has read it
+try:
+    numa.processors(0, ArtifactError)
+except ArtifactError as error:
+    print(error.cause)
+    print(error.remedy)
+    raise SystemExit
+last = max(os.sched_getaffinity(0))
+worker = on_node.Worker("test", frozenset({last}))
+before = set(os.listdir("/proc/self/task"))
+def work():
+    torch.set_num_threads(2)
+    torch.ones(512, 512) @ torch.ones(512, 512)
+worker.call(work)
+new = set(os.listdir("/proc/self/task")) - before
+bound = {frozenset(os.sched_getaffinity(int(task))) for task in new}
+print(len(new) > 1, bound == {frozenset({last})})
+"""
+
+
+@pytest.mark.parametrize("keep", ["keep", "forget"])
+@pytest.mark.parametrize(
+    ("told", "places"),
+    [
+        ("OMP_PROC_BIND=close", True),
+        ("OMP_PLACES=cores", True),
+        ("GOMP_CPU_AFFINITY=0-1", True),
+        ("OMP_PROC_BIND=false", False),
+        ("KMP_AFFINITY=compact", False),  # Intel's OpenMP reads that, and PyTorch's wheel has GNU's
+    ],
+)
+def test_where_openmp_places_its_threads_by_itself_that_is_the_reason(told, places, keep):
+    name, value = told.split("=")
+    done = subprocess.run(
+        [sys.executable, "-c", PLACED, keep], capture_output=True, text=True, timeout=120,
+        env={**os.environ, name: value},
+    )  # fmt: skip
+    said = told if keep == "keep" else "omp_get_proc_bind()"
+    refused = (
+        f"OpenMP places its threads by itself ({said})\n"
+        "start the process without OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY, KMP_AFFINITY, or "
+        "leave the option numa out"
+    )
+    assert done.stdout.strip() == (refused if places else "True True"), done.stderr[-2000:]
+
+
+def test_two_threads_of_a_core_are_one_core(tmp_path, monkeypatch):
+    for cpu, siblings in enumerate(["0,2", "1,3", "0,2"]):
+        (tmp_path / f"{cpu}").write_text(siblings + "\n")
+    monkeypatch.setattr(numa, "_SIBLINGS", f"{tmp_path}/{{}}")
+    assert numa.cores(frozenset({0, 1, 2})) == 2
+    assert numa.cores(frozenset({2, 9})) == 2  # of 9 the system tells nothing
+
+
+def test_what_max_autotune_writes_into_its_code_is_the_number_it_runs_on(backend, nodes):
+    nodes(node0=f"{allowed()[0]}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        options = {"numa": 0, "mode": "inductor", "freezing": True, "max_autotune": True}
+        wanted = CompileOptions(backend=options)
+        artifact = backend.compile(program(), backend.devices()[0], wanted)
+    finally:
+        torch.set_num_threads(before)
+    assert artifact.metadata["threads"] == 1
+    tuning = Tuning.read(artifact.metadata)
+    assert tuning.patches()["cpp.threads"] == 1
+    assert not tuning.dynamic_threads
 
 
 class Pointwise(torch.nn.Module):
@@ -157,20 +221,23 @@ class Pointwise(torch.nn.Module):
 
 @pytest.mark.skipif(len(allowed()) < 2, reason="needs two processors")
 @pytest.mark.parametrize("mode", ["eager", "inductor", "aot"])
-def test_without_threads_it_takes_as_many_as_the_node_where_it_is_loaded(mode, nodes, backend):
+def test_without_threads_it_takes_as_many_as_the_node_where_it_is_loaded(
+    mode, nodes, backend, monkeypatch
+):
     first, last = allowed()[0], allowed()[-1]
     x, device = torch.randn(512, 512), backend.devices()[0]
     nodes(node0=f"{first}")
+    monkeypatch.setattr(numa, "cores", len)  # each its own
     own = torch.export.export(Pointwise(), (x,), strict=False).run_decompositions({})
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # Inductor would write it into its code
     try:
         wanted = CompileOptions(backend={"numa": 0, "mode": mode})
         artifact = backend.compile(own, device, wanted)
+        nodes(node0=f"{first},{last}")
+        made = backend.load(artifact, device)
     finally:
         torch.set_num_threads(before)
-    nodes(node0=f"{first},{last}")
-    made = backend.load(artifact, device)
     there = set(Path("/proc/self/task").iterdir())  # with the one that is bound
     made(x)
     assert len(set(Path("/proc/self/task").iterdir()) - there) == 1  # OpenMP's second
@@ -233,11 +300,52 @@ def test_after_close_a_call_is_refused_in_words(build):
     with pytest.raises(ProviderFailed) as caught:
         made(torch.ones(256, 512))
     assert str(caught.value).splitlines() == [
-        "a call came after close()",
+        "the executable was closed",
         f"  provider: backend:cpu (from {caught.value.origin})",
-        "  cause: the executable's thread has ended",
+        "  cause: its thread has ended",
         "  remedy: load the artifact again",
     ]
+
+
+def test_a_call_from_inside_of_a_call_goes_through(build):
+    made = build(program(), numa=0)
+    inner, x = made._inner, torch.ones(256, 512)
+
+    class Again:
+        def __call__(self, *inputs):
+            if not inputs:
+                made.close()
+                return ()
+            made._inner = inner
+            found = made(*inputs)
+            made._inner = self
+            return found
+
+        def close(self):
+            closed.append(True)
+
+    want, closed, made._inner = made(x)[0], [], Again()
+    found = []
+    caller = threading.Thread(target=lambda: found.append(made(x)[0]), daemon=True)
+    caller.start()
+    caller.join(30)
+    assert torch.equal(found[0], want)
+    made()
+    assert closed == [True]
+
+
+def test_a_thread_that_the_system_does_not_bind_is_an_error_in_words():
+    worker = on_node.Worker("hardpoint-cpu on node 3", frozenset({500}))
+    for _ in range(2):
+        with pytest.raises(ProviderFailed) as caught:
+            worker.call(lambda: None)
+        assert str(caught.value).splitlines() == [
+            "hardpoint-cpu on node 3: its thread cannot be bound to [500]",
+            f"  provider: backend:cpu (from {caught.value.origin})",
+            "  cause: OSError: [Errno 22] Invalid argument",
+            "  remedy: allow this process these processors, or compile without the option numa",
+        ]
+    worker.close()
 
 
 def test_what_is_closed_is_not_in_a_call(build):
@@ -308,7 +416,7 @@ if not child:
     try:
         shut(x)
     except Exception as error:
-        right.append("after close()" in str(error))
+        right.append("was closed" in str(error))
     os._exit(0 if right == [True] * 7 and most == [1] * 6 else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

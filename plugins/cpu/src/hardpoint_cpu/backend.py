@@ -61,7 +61,10 @@ class CpuBackend(Backend):
             return forks.elsewhere(self.compile, (program, device, options))
         wanted = Options.parse(options.backend, options.precision)
         if wanted.numa is not None:
-            numa.processors(wanted.numa, ConfigError)  # whoever misspells it learns it here
+            there = numa.processors(wanted.numa, ConfigError)  # who misspells it learns it here
+            if wanted.max_autotune and wanted.threads is None:
+                # Its templates of products divide the work by a number that they are written with.
+                wanted = replace(wanted, threads=numa.cores(there))
         segment = in_precision(from_program(program), options, wanted)
         artifact = self._compile(program, segment, options.precision, wanted)
         kept = {n: v for n in ("threads", "numa") if (v := getattr(wanted, n)) is not None}
@@ -97,7 +100,7 @@ class CpuBackend(Backend):
         processors: frozenset[int] = frozenset()
         if node is not None:
             processors = numa.processors(node, ArtifactError)
-            threads = threads or len(processors)
+            threads = threads or numa.cores(processors)
 
         def opened() -> Executable:
             made = self._load(artifact)

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from hardpoint import HardpointError
+from hardpoint_cpu import threads
 from hardpoint_cpu.host import NODES
 from hardpoint_cpu.origin import ORIGIN, PROVIDER
 
-# By these OpenMP places its threads itself, wherever the thread that starts them is bound
-# (OpenMP 5.2, "Environment Variables"; libgomp's and Intel's manuals for the last two).
-_PLACED = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+# Any of these makes OpenMP place its threads by itself (libgomp's manual, "Environment Variables").
+_PLACING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
 
 def processors(
@@ -31,20 +32,19 @@ def processors(
 
     if not hasattr(os, "sched_getaffinity"):
         raise refused("this system binds no threads to processors", "leave the option numa out")
-    for name in _PLACED:
-        value = os.environ.get(name, "")
-        if value and value.lower() not in ("false", "none", "disabled"):
-            raise refused(
-                f"{name} is {value!r}: OpenMP would place its threads itself",
-                f"unset {name}, or leave the option numa out",
-            )
+    if threads.places_its_own():
+        told = [f"{name}={os.environ[name]}" for name in _PLACING if name in os.environ]
+        raise refused(
+            f"OpenMP places its threads by itself ({', '.join(told) or 'omp_get_proc_bind()'})",
+            f"start the process without {', '.join(_PLACING)}, or leave the option numa out",
+        )
     allowed = frozenset(os.sched_getaffinity(0))
-    told = {
+    lists = {
         int(path.parent.name.removeprefix("node")): _numbers(path.read_text())
         for path in (folder or NODES).glob("node[0-9]*/cpulist")
     }
     # Some nodes are memory alone.
-    known = {number: found for number, found in told.items() if found} or {0: allowed}
+    known = {number: found for number, found in lists.items() if found} or {0: allowed}
     if node not in known:
         there = ", ".join(map(str, sorted(known)))
         raise refused(f"this machine has processors on the nodes {there}", "name one of them")
@@ -55,6 +55,12 @@ def processors(
             "name another node, or allow it these (taskset, the container's cpuset)",
         )
     return usable
+
+
+def cores(among: frozenset[int]) -> int:
+    """Cores among logical processors: two threads of one core count once."""
+    paths = {cpu: Path(_SIBLINGS.format(cpu)) for cpu in among}
+    return len({p.read_text().strip() if p.is_file() else str(c) for c, p in paths.items()})
 
 
 def _numbers(text: str) -> frozenset[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,34 +35,57 @@ class Worker:
 
     def begin(self) -> None:
         """Get a thread, which the first call starts. Again in a forked child, which has none."""
-        self._thread = ThreadPoolExecutor(
-            1, self._name, os.sched_setaffinity, (0, self._processors)
-        )
+        self._thread = ThreadPoolExecutor(1, self._name)
+        self._bound: int | None = None  # the thread's number, once it is bound
+        if self._closed:
+            self._thread.shutdown()
 
     def call(self, function: Callable[..., Result], *given: object) -> Result:
         """What ``function`` gives there, in the caller's context and modes of recording.
 
-        :raises ProviderFailed: it was closed.
+        :raises ProviderFailed: it was closed, or the system does not bind its thread.
         """
-        if self._closed:
-            raise ProviderFailed(
-                "a call came after close()",
-                provider=PROVIDER, origin=ORIGIN,
-                cause="the executable's thread has ended", remedy="load the artifact again",
-            )  # fmt: skip
+        if threading.get_ident() == self._bound:  # a call from inside of a call
+            return function(*given)
         # PyTorch keeps these two for each thread.
         recording, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
         def there() -> Result:
+            self._bind()
             with torch.inference_mode(inference), torch.set_grad_enabled(recording):
                 return function(*given)
 
-        return self._thread.submit(contextvars.copy_context().run, there).result()
+        try:
+            running = self._thread.submit(contextvars.copy_context().run, there)
+        except RuntimeError as error:
+            if not self._closed:
+                raise
+            raise _failed(
+                "the executable was closed", "its thread has ended", "load the artifact again"
+            ) from error
+        return running.result()
+
+    def _bind(self) -> None:
+        if self._bound is not None:
+            return
+        try:
+            os.sched_setaffinity(0, self._processors)
+        except OSError as error:
+            raise _failed(
+                f"{self._name}: its thread cannot be bound to {sorted(self._processors)}",
+                f"{type(error).__name__}: {error}",
+                "allow this process these processors, or compile without the option numa",
+            ) from error
+        self._bound = threading.get_ident()
 
     def close(self) -> None:
         """End the thread, after the calls that came before."""
         self._closed = True
-        self._thread.shutdown()
+        self._thread.shutdown(wait=threading.get_ident() != self._bound)
+
+
+def _failed(what: str, cause: str, remedy: str) -> ProviderFailed:
+    return ProviderFailed(what, provider=PROVIDER, origin=ORIGIN, cause=cause, remedy=remedy)
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()

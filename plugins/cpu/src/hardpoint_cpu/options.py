@@ -27,7 +27,7 @@ class Options:
     :param freezing: fold and repack weights when compiling.
     :param max_autotune: let Inductor time several kernels for each product.
     :param threads: that a call computes on; ``None``: as the process says, or one for each
-        processor of the node where it is loaded.
+        core of the node where it is loaded (``max_autotune``: where it is compiled).
     :param numa: node of the machine that calls run on; ``None``: where the caller runs.
     :param group_size: columns of an int4 weight that share a scale.
     :param activation_scales: int8: measured on the examples, or anew in each call; ``None``: what

@@ -23,7 +23,7 @@ def hardpoint_backend_info() -> BackendInfo:
             "max_autotune": "with freezing: time several kernels for each product when compiling, "
             "which takes minutes (default false)",
             "threads": "that a call computes on (default: as torch.set_num_threads says; numa: the "
-            "node's processors)",
+            "node's cores)",
             "numa": "NUMA node that calls run on, in a thread bound to its processors (default: "
             "where the caller runs)",
             "group_size": "int4w: columns of a weight that share a scale, 32, 64 or 128 "

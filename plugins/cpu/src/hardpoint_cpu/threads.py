@@ -25,31 +25,39 @@ _LIBRARY = {"darwin": "libtorch_cpu.dylib", "win32": "torch_cpu.dll"}
 
 
 @functools.cache
-def _library() -> tuple[Any, Any]:
-    """OpenMP's and MKL's functions, of the libraries that PyTorch itself is linked to.
+def _library() -> tuple[Any, Any, Any]:
+    """OpenMP's (to set threads, to tell of binding) and MKL's, of what PyTorch itself is linked to.
 
     :raises ConfigError: this build of PyTorch has no OpenMP that can be reached.
     """
     path = Path(torch.__file__).parent / "lib" / _LIBRARY.get(sys.platform, "libtorch_cpu.so")
     try:
         library = ctypes.CDLL(str(path))
-        openmp = library.omp_set_num_threads
+        openmp, bind = library.omp_set_num_threads, library.omp_get_proc_bind
     except (OSError, AttributeError) as error:
         raise ConfigError(
-            "option threads cannot be obeyed here",
+            "options threads and numa cannot be obeyed here",
             provider=PROVIDER,
             origin=ORIGIN,
             cause=f"PyTorch's OpenMP is out of reach: {error}",
-            remedy="leave threads out, and call torch.set_num_threads in your program",
+            remedy="leave them out, and call torch.set_num_threads in your program",
         ) from error
     openmp.restype = None
-    return openmp, getattr(library, "MKL_Set_Num_Threads_Local", lambda _: 0)
+    return openmp, bind, getattr(library, "MKL_Set_Num_Threads_Local", lambda _: 0)
+
+
+def places_its_own() -> bool:
+    """Whether OpenMP binds the threads that it starts, by what the environment said at its start.
+
+    :raises ConfigError: it cannot be asked.
+    """
+    return bool(_library()[1]())  # omp_proc_bind_false is 0 (OpenMP 5.2, omp_get_proc_bind)
 
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
     """This thread's calls compute on ``threads`` threads; nobody else's do."""
-    openmp, mkl = _library()
+    openmp, _, mkl = _library()
     before = torch.get_num_threads()  # also lets PyTorch set up this thread: later it would undo
     openmp(threads)
     own = mkl(threads)
