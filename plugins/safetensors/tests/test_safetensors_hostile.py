@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from hardpoint import WeightsError
+from hardpoint_safetensors import strict_json
 from hardpoint_safetensors.header import LENGTH_BYTES, MAX_TENSORS, parse_header
 from hardpoint_safetensors.serializer import SafetensorsSerializer
 from hardpoint_safetensors.strict_json import loads
@@ -408,3 +409,53 @@ def test_a_file_cut_short_while_mapped_kills_the_reader_as_every_map_does(craft)
     )
     assert done.stdout.strip() == "copied"
     assert done.returncode == -7  # SIGBUS
+
+
+# Texts that are one step from a usual header; a parser in C reads those that stay usual.
+ONE_STEP = ["NaN", "1.0", "1e2", "01", "-", "-0", "-1", "true", "null", "[1,]", "[]", "{}", "[[1]]"]
+ONE_STEP += [
+    '"\x01"',
+    '"\x7f"',
+    '"\\u0061"',
+    '"\\ud800"',
+    '"é:"',
+    '"\ud800"',
+    "1}",
+    "1}}",
+    "9" * 19,
+]
+ONE_STEP += [
+    "9" * 30,
+    "9" * 5000,
+    "18446744073709551616",
+    '1, "b": 1',
+    '1, "c" : 1',
+    "1 // x",
+    "'a'",
+]
+
+
+@pytest.mark.parametrize("spelled", ONE_STEP)
+@pytest.mark.parametrize("around", ['{{"a": {{"b":{}}}}}', '{{"a":{{"b":[0,{}]}}}}', '{{"b":{}}}'])
+def test_the_quick_parser_takes_only_what_the_strict_one_takes_and_reads_it_alike(spelled, around):
+    raw = around.format(spelled).encode("utf-8", "surrogatepass")
+    quick = strict_json._plain(raw)
+    if quick is not None:
+        text, pairs = raw.decode("utf-8"), strict_json._unique_and_whole
+        assert strict_json._parse(text, pairs, int, floats=False) == quick
+
+
+@given(st.binary(max_size=12), st.integers(0, 60), st.integers(0, 4))
+@settings(max_examples=300)
+def test_a_header_with_bytes_exchanged_is_read_alike_or_by_the_strict_parser(new, at, old):
+    raw = b'{"a":{"dtype":"F32","shape":[16],"data_offsets":[0,64]},"b":{"dtype":"F32"}}'
+    raw = raw[:at] + new + raw[at + old :]
+    quick = strict_json._plain(raw)
+    if quick is not None:
+        text, pairs = raw.decode("utf-8"), strict_json._unique_and_whole
+        assert strict_json._parse(text, pairs, int, floats=False) == quick
+
+
+def test_a_usual_header_is_read_by_the_quick_parser():
+    raw = b'{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[16],"data_offsets":[0,64]}}'
+    assert strict_json._plain(raw) == json.loads(raw)
